@@ -1,0 +1,150 @@
+"""Strict DAG-CBOR, also called DRISL: a value has exactly one encoding, and only that one is accepted.
+
+cbor2 decodes. What it lets pass is caught in two steps: hooks refuse every tag but the link, keys that are not
+strings, and keys out of order; and the value is encoded again, in its one form, and compared with what came in,
+which leaves no room for long forms, other floats, simple values or trailing bytes.
+
+Specification: https://dasl.ing/drisl.html, https://atproto.com/specs/data-model
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeAlias, cast
+
+import cbor2
+
+from chalicelib.atproto.cid import CID_LENGTH, check_cid, cid_to_text
+from chalicelib.atproto.errors import MalformedCbor
+
+MAX_DEPTH: Final = 64
+"""Containers and links within each other. Real records stay below ten; the bound keeps a hostile one off the stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to a block: tag 42. ``cid`` is its 36 bytes."""
+
+    cid: bytes
+
+
+Value: TypeAlias = "bool | int | float | str | bytes | Link | list[Value] | dict[str, Value] | None"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+
+def decode(data: bytes | memoryview) -> Value:
+    """The value of one whole item. Raises MalformedCbor for all that is not its one canonical encoding."""
+    value = _loads(data)
+    if _dumps(value) != data:
+        raise MalformedCbor("not in canonical form, or followed by other bytes")
+    return value
+
+
+def decode_prefix(data: bytes | memoryview, offset: int = 0) -> tuple[Value, int]:
+    """The item that starts at ``offset``, as strictly as ``decode``, and where the bytes after it start."""
+    rest = memoryview(data)[offset:]
+    value = _loads(rest)
+    encoded = _dumps(value)
+    if rest[: len(encoded)] != encoded:
+        raise MalformedCbor("not in canonical form")
+    return value, offset + len(encoded)
+
+
+def encode(value: Value) -> bytes:
+    """The one encoding of a value; keys are put in order. Raises MalformedCbor for what has none."""
+    return _dumps(value, canonical=True)
+
+
+def to_json(value: Value) -> Json:
+    """The JSON form of the atproto data model: ``{"$link": text}``, ``{"$bytes": base64 without padding}``."""
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if isinstance(value, Link):
+        return {"$link": cid_to_text(value.cid)}
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).rstrip(b"=").decode()}
+    return value
+
+
+def _loads(data: bytes | memoryview) -> Value:
+    try:
+        return cast(
+            Value,
+            cbor2.loads(
+                data,
+                semantic_decoders=_TAGS,
+                object_hook=_check_keys,
+                max_depth=MAX_DEPTH,
+                allow_indefinite=False,
+                allow_duplicate_keys=False,
+            ),
+        )
+    except cbor2.CBORDecodeError as error:
+        raise MalformedCbor(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from error
+
+
+def _dumps(value: Value, canonical: bool = False) -> bytes:
+    try:
+        return cbor2.dumps(value, canonical=canonical, encoders=_ENCODERS)
+    except (cbor2.CBOREncodeError, UnicodeEncodeError) as error:
+        raise MalformedCbor(str(error)) from error
+
+
+def _check_keys(items: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
+    previous = (-1, b"")
+    for key in items:
+        if type(key) is not str:
+            raise MalformedCbor("a map key is not a string")
+        encoded = key.encode()
+        this = (len(encoded), encoded)
+        if this <= previous:
+            raise MalformedCbor("map keys are not in order")
+        previous = this
+    return items
+
+
+def _read_link(value: Any, immutable: bool) -> Link:
+    if type(value) is not bytes or len(value) != CID_LENGTH + 1 or value[0] != 0:
+        raise MalformedCbor("a link is not a CID behind a zero byte")
+    check_cid(value[1:])
+    return Link(value[1:])
+
+
+def _refuse_tag(value: Any, immutable: bool) -> NoReturn:
+    raise MalformedCbor("a tag other than 42")
+
+
+class _OnlyLinks(dict[int, Any]):
+    """Answers for every tag number, so that cbor2's own readings of tags (dates, patterns, shared values) never run."""
+
+    def __missing__(self, tag: int) -> Any:
+        return _refuse_tag
+
+
+def _write_link(encoder: cbor2.CBOREncoder, link: Link) -> None:
+    encoder.write(b"\xd8\x2a\x58\x25\x00" + link.cid)
+
+
+def _write_float(encoder: cbor2.CBOREncoder, value: float) -> None:
+    if not math.isfinite(value):
+        raise MalformedCbor("a float that is not a finite number")
+    encoder.write(struct.pack(">Bd", 0xFB, value))
+
+
+def _refuse_value(encoder: cbor2.CBOREncoder, value: Any) -> NoReturn:
+    raise MalformedCbor(f"a value that the data model does not have: {value!r}")
+
+
+_TAGS: Final = _OnlyLinks({42: _read_link})
+_ENCODERS: Final[dict[type, cbor2.EncoderHook]] = {
+    Link: _write_link,
+    float: _write_float,
+    cbor2.CBORSimpleValue: _refuse_value,
+    type(cbor2.undefined): _refuse_value,
+}
