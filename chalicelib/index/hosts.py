@@ -1,0 +1,300 @@
+"""The rows of hosts: announced by requestCrawl, crawled by jobs, followed by subscribers.
+
+Three parties write a host's row, each its own attributes, each under a condition of its own:
+
+- admission: ``announced_at``, ``status``, and the wake-ups of the two others (``due_at``, ``attention_at``);
+- the crawl job that holds ``crawl_job``: its progress and its outcome;
+- the subscriber that is ``owner``: ``epoch``, ``cursor``, and how the stream is.
+
+A crawl notes the epoch under which it began. Whoever ends it later under a higher epoch leaves the host due: something may
+have happened between the two that neither crawl nor stream has shown.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from dataclasses import dataclass
+
+from pynamodb.exceptions import DeleteError, UpdateError
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
+
+from chalicelib.atproto.syntax import Origin
+from chalicelib.index.clock import Clock, now_ms
+from chalicelib.index.errors import JobLost
+from chalicelib.index.repo_state import TOLD_MS, back_off
+from chalicelib.index.tables import DUE_SHARD, NOBODY, HostRow, Tables
+
+HEARTBEAT_MS = 5 * 60 * 1000
+"""A known host's requestCrawl has an effect at most so often."""
+OFFLINE_AFTER = 5
+"""Failures in a row after which a host is called offline (and still tried)."""
+
+
+@dataclass(frozen=True)
+class HostCrawl:
+    """The right to crawl one host, as long as ``token`` stands on its row."""
+
+    origin: Origin
+    token: str
+    row: HostRow
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under which this crawl began."""
+        return int(self.row.crawl_epoch)
+
+
+class Hosts:
+    """Reads and writes the rows of hosts. One per process; safe to use from several threads."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        *,
+        clock: Clock = now_ms,
+        job_lease_ms: int = 60_000,
+        recrawl_ms: int = 12 * 3600 * 1000,
+        confirm_ms: int = 24 * 3600 * 1000,
+        failure_cap_ms: int = 6 * 3600 * 1000,
+        jitter: random.Random | None = None,
+    ) -> None:
+        self._rows = tables.hosts
+        self._clock = clock
+        self._job_lease_ms = job_lease_ms
+        self._recrawl_ms = recrawl_ms
+        self._confirm_ms = confirm_ms
+        self._failure_cap_ms = failure_cap_ms
+        self._jitter = jitter or random.Random()  # noqa: S311 - spreads retries, guards nothing
+
+    def load(self, origin: Origin) -> HostRow | None:
+        """The host's row as it is now."""
+        try:
+            return self._rows.get(str(origin), consistent_read=True)
+        except self._rows.DoesNotExist:
+            return None
+
+    # -- admission
+
+    def admit(self, origin: Origin, *, confirmed: bool, error: str | None = None) -> None:
+        """Write the row of a host that was not known: a PDS that answered (``confirmed``), to be followed and crawled at
+        once, or one that could not be reached and is to be tried for a while."""
+        now = self._clock()
+        row = self._rows
+        actions: list[Action] = [
+            row.kind.set("pds"),
+            row.first_seen_at.set(row.first_seen_at | now),
+            row.announced_at.set(now),
+            row.due_shard.set(DUE_SHARD),
+        ]
+        if confirmed:
+            actions += [
+                row.status.set("active"),
+                row.owner.set(NOBODY),
+                row.attention_at.set(now),
+                row.due_at.set(now + TOLD_MS),
+                row.failures.set(0),
+            ]
+            self._update(origin, actions, row.owner.does_not_exist() & (row.status.does_not_exist() | (row.status == "unconfirmed")))
+        else:
+            actions += [
+                row.status.set("unconfirmed"),
+                row.due_at.set(now + back_off(0, self._failure_cap_ms, None, self._jitter)),
+                row.failures.set(0),
+                *self._errors(error or ""),
+            ]
+            self._update(origin, actions, row.status.does_not_exist() | (row.status == "unconfirmed"))
+
+    def announce(self, row: HostRow, *, crawl: bool) -> bool:
+        """A known host announced itself again. Returns ``False`` if it did so moments ago and nothing was done.
+
+        Resets the back-off of the stream and of crawls; ``crawl``: makes the host due at once as well.
+        """
+        now = self._clock()
+        if row.announced_at is not None and now - row.announced_at < HEARTBEAT_MS and not row.failures and not row.stream_error:
+            return False
+        rows = self._rows
+        actions: list[Action] = [rows.announced_at.set(now), rows.attention_at.set(now), rows.failures.set(0)]
+        if crawl:
+            actions += [rows.due_shard.set(DUE_SHARD), rows.due_at.set(now + TOLD_MS)]
+        recent = rows.announced_at.does_not_exist() | (rows.announced_at == row.announced_at)
+        return self._update(row.origin, actions, rows.origin.exists() & recent)
+
+    def forget_unconfirmed(self, row: HostRow) -> bool:
+        """Delete the row of a host that was never reached within the time that is given to it."""
+        if row.status != "unconfirmed" or self._clock() - row.announced_at < self._confirm_ms:
+            return False
+        try:
+            row.delete((self._rows.status == "unconfirmed") & (self._rows.announced_at == row.announced_at))
+        except DeleteError as error:
+            if error.cause_response_code == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+    # -- crawl jobs
+
+    def claim_crawl(self, origin: Origin) -> HostCrawl | None:
+        """Take the right to crawl this host, going on where the last job stopped. ``None``: unknown, or a job is at it."""
+        row = self.load(origin)
+        now = self._clock()
+        if row is None or row.status == "banned" or (row.crawl_job is not None and row.crawl_until > now):
+            return None
+        rows = self._rows
+        token = uuid.uuid4().hex
+        goes_on = row.crawl_epoch is not None and row.crawl_epoch == row.epoch
+        actions: list[Action] = [
+            rows.crawl_job.set(token),
+            rows.crawl_until.set(now + self._job_lease_ms),
+            rows.due_shard.set(DUE_SHARD),
+            rows.due_at.set(now + self._job_lease_ms),
+        ]
+        if not goes_on:
+            actions += [rows.crawl_epoch.set(row.epoch), rows.crawl_page.remove(), rows.crawl_seen.set(0)]
+        free = rows.crawl_job.does_not_exist() if row.crawl_job is None else rows.crawl_job == row.crawl_job
+        if not self._update(origin, actions, free & (rows.epoch == row.epoch)):
+            return None
+        claimed = self.load(origin)
+        return HostCrawl(origin, token, claimed) if claimed is not None and claimed.crawl_job == token else None
+
+    def progress(self, crawl: HostCrawl, *, page: str | None, seen: int) -> None:
+        """Save where the next page begins; shows as well that the job is alive. Raises ``JobLost``."""
+        rows = self._rows
+        until = self._clock() + self._job_lease_ms
+        actions: list[Action] = [rows.crawl_until.set(until), rows.due_at.set(until), rows.crawl_seen.set(seen)]
+        actions.append(rows.crawl_page.remove() if page is None else rows.crawl_page.set(page))
+        self._held(crawl, actions)
+
+    def hand_over(self, crawl: HostCrawl) -> None:
+        """Stop here; another job goes on from the saved page. Raises ``JobLost``."""
+        rows = self._rows
+        self._held(crawl, [*self._without_job(), rows.due_shard.set(DUE_SHARD), rows.due_at.set(self._clock() + TOLD_MS)])
+
+    def finish(self, crawl: HostCrawl, *, repo_count: int) -> bool:
+        """The walk through the host's repos is complete. Returns whether it must be walked again now, because the stream
+        was opened anew meanwhile. Raises ``JobLost``."""
+        rows = self._rows
+        now = self._clock()
+        actions: list[Action] = [
+            *self._without_job(),
+            rows.crawl_epoch.remove(),
+            rows.crawl_page.remove(),
+            rows.crawl_seen.remove(),
+            rows.crawled_epoch.set(crawl.epoch),
+            rows.crawled_at.set(now),
+            rows.repo_count.set(repo_count),
+            rows.status.set("active"),
+            rows.failures.set(0),
+            rows.last_error.remove(),
+            rows.last_error_at.remove(),
+            rows.due_shard.set(DUE_SHARD),
+        ]
+        next_at = now + int(self._recrawl_ms * self._jitter.uniform(0.9, 1.1))
+        mine = rows.crawl_job == crawl.token
+        if self._update(crawl.origin, [*actions, rows.due_at.set(next_at)], mine & (rows.epoch == crawl.epoch)):
+            return False
+        self._held(crawl, [*actions, rows.due_at.set(now + TOLD_MS)])
+        return True
+
+    def fail(self, crawl: HostCrawl, error: str, *, retry_after: float | None = None) -> None:
+        """The host failed: say so on its row, and try again from the same page after a back-off. Raises ``JobLost``."""
+        rows = self._rows
+        failures = int(crawl.row.failures) + 1
+        wait = back_off(failures - 1, self._failure_cap_ms, retry_after, self._jitter)
+        actions: list[Action] = [
+            *self._without_job(),
+            rows.failures.set(failures),
+            rows.due_shard.set(DUE_SHARD),
+            rows.due_at.set(self._clock() + wait),
+            *self._errors(error),
+        ]
+        if failures >= OFFLINE_AFTER and crawl.row.status == "active":
+            actions.append(rows.status.set("offline"))
+        self._held(crawl, actions)
+
+    def confirm(self, crawl: HostCrawl) -> None:
+        """A host that was unreachable when it announced itself has answered: follow it. Raises ``JobLost``."""
+        rows = self._rows
+        self._held(crawl, [rows.status.set("active"), rows.owner.set(NOBODY), rows.attention_at.set(self._clock())])
+
+    def postpone(self, origin: Origin) -> bool:
+        """Called by the sweep: if the host is due, note that a message is being sent for it. Returns whether to send it."""
+        rows = self._rows
+        now = self._clock()
+        return self._update(origin, [rows.due_at.set(now + TOLD_MS)], rows.due_at <= now)
+
+    # -- the stream's owner
+
+    def unowned(self) -> list[str]:
+        """Keys of hosts that should be followed and have no owner (eventually consistent)."""
+        return [row.origin for row in self._rows.by_owner.query(NOBODY)]
+
+    def owned_by(self, owner: str, *, since: int = 0) -> list[tuple[str, int]]:
+        """Keys of the owner's hosts that were asked to be looked at since then, and when (eventually consistent)."""
+        found = self._rows.by_owner.query(owner, self._rows.attention_at >= since)
+        return [(row.origin, int(row.attention_at)) for row in found]
+
+    def take(self, key: str, owner: str, *, from_owner: str = NOBODY) -> HostRow | None:
+        """Become the owner of a host that ``from_owner`` has. ``None``: somebody else was faster."""
+        rows = self._rows
+        if not self._update(key, [rows.owner.set(owner)], rows.owner == from_owner):
+            return None
+        return self._rows.get(key, consistent_read=True)
+
+    def give_up(self, key: str, owner: str) -> None:
+        """Leave a host to whoever takes it next."""
+        rows = self._rows
+        self._update(key, [rows.owner.set(NOBODY)], rows.owner == owner)
+
+    def new_epoch(self, row: HostRow, owner: str, *, reason: str) -> HostRow | None:
+        """The stream is about to be opened, or goes on, in a way that does not continue the cursor: forget the cursor and
+        make the host due. ``None``: no longer the owner."""
+        rows = self._rows
+        now = self._clock()
+        actions: list[Action] = [
+            rows.epoch.set(row.epoch + 1),
+            rows.cursor.remove(),
+            rows.cursor_at.remove(),
+            rows.due_shard.set(DUE_SHARD),
+            rows.due_at.set(now + TOLD_MS),
+        ]
+        if not self._update(row.origin, actions, (rows.owner == owner) & (rows.epoch == row.epoch)):
+            return None
+        return self._rows.get(row.origin, consistent_read=True)
+
+    def save_cursor(self, row: HostRow, owner: str, cursor: int) -> bool:
+        """Save how far the stream's effects are durable. ``False``: no longer the owner, or in another epoch."""
+        rows = self._rows
+        actions: list[Action] = [rows.cursor.set(cursor), rows.cursor_at.set(self._clock())]
+        return self._update(row.origin, actions, (rows.owner == owner) & (rows.epoch == row.epoch))
+
+    def note_stream(self, key: str, owner: str, *, error: str | None) -> bool:
+        """Note that the stream is open (``error`` is ``None``) or why it is not. ``False``: no longer the owner."""
+        rows = self._rows
+        if error is None:
+            actions: list[Action] = [rows.connected_at.set(self._clock()), rows.stream_error.remove()]
+        else:
+            actions = [rows.stream_error.set(error[:500])]
+        return self._update(key, actions, rows.owner == owner)
+
+    # -- parts
+
+    def _without_job(self) -> list[Action]:
+        return [self._rows.crawl_job.remove(), self._rows.crawl_until.remove()]
+
+    def _errors(self, error: str) -> list[Action]:
+        return [self._rows.last_error.set(error[:500]), self._rows.last_error_at.set(self._clock())]
+
+    def _held(self, crawl: HostCrawl, actions: list[Action]) -> None:
+        if not self._update(crawl.origin, actions, self._rows.crawl_job == crawl.token):
+            raise JobLost(str(crawl.origin))
+
+    def _update(self, origin: Origin | str, actions: list[Action], condition: Condition) -> bool:
+        try:
+            self._rows(str(origin)).update(actions, condition=condition)
+        except UpdateError as error:
+            if error.cause_response_code == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True

@@ -1,0 +1,105 @@
+"""The pages of listings that the API serves.
+
+Talks to DynamoDB through the plain client: the listing Lambda starts cold often, and needs nothing else.
+A page of one collection is one query, whatever the number of DIDs. The union of several is a merge of their listings:
+
+    a:  1 x   4 y   9 z          a DID counts where it was listed first among the collections asked for,
+    b:  2 y   5 w                so y stands at 2, and the 4 is passed over:   x  y  w  z
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+Position = Mapping[str, int]
+"""For each collection the ``first_seen`` of the last row that was passed; what is not in it begins at the beginning."""
+
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some DIDs in the order of their first listing; ``next`` is the position after them, if there are more."""
+
+    dids: tuple[str, ...]
+    next: Position | None
+
+
+@dataclass(frozen=True, order=True)
+class _Entry:
+    first_seen: int
+    collection: str
+    did: str
+    verbatim: str
+
+
+class Reader:
+    """Reads listings. ``client`` is a boto3 DynamoDB client, ``prefix`` the beginning of the tables' names."""
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+
+    def page(self, collections: Sequence[str], *, limit: int, after: Position) -> Page:
+        """The DIDs listed in at least one of ``collections``, at most ``limit`` of them (1 or more), after a position."""
+        names = sorted(set(collections))
+        entries = heapq.merge(*(self._entries(name, after.get(name, 0), limit + 1) for name in names))
+        passed, dids = dict(after), list[str]()
+        for entry, counts in self._earliest(entries, names):
+            if counts and len(dids) == limit:
+                return Page(tuple(dids), passed)
+            if counts:
+                dids.append(entry.verbatim)
+            passed[entry.collection] = entry.first_seen
+        return Page(tuple(dids), None)
+
+    def _earliest(self, entries: Iterator[_Entry], names: list[str]) -> Iterator[tuple[_Entry, bool]]:
+        """Each entry, and whether it is its DID's earliest among the collections ``names``."""
+        if len(names) == 1:
+            yield from ((entry, True) for entry in entries)
+            return
+        while batch := list(islice(entries, _BATCH)):
+            listed = self._listed({entry.did for entry in batch})
+            for entry in batch:
+                keys = [int(key) for name, key in listed.get(entry.did, {}).items() if name in names]
+                yield entry, bool(keys) and min(keys) == entry.first_seen
+
+    def _listed(self, dids: set[str]) -> dict[str, dict[str, str]]:
+        """Where each of these DIDs (100 at most) is listed, and under which key."""
+        table = f"{self._prefix}-repos"
+        wanted: Any = {
+            table: {
+                "Keys": [{"did": {"S": did}} for did in sorted(dids)],
+                "ProjectionExpression": "did, listed",
+                "ConsistentRead": True,
+            }
+        }
+        found: dict[str, dict[str, str]] = {}
+        while wanted:
+            answer = self._client.batch_get_item(RequestItems=wanted)
+            found |= {item["did"]["S"]: json.loads(item["listed"]["S"]) for item in answer["Responses"].get(table, [])}
+            wanted = answer.get("UnprocessedKeys")
+        return found
+
+    def _entries(self, collection: str, after: int, page: int) -> Iterator[_Entry]:
+        request = {
+            "TableName": f"{self._prefix}-listings",
+            "KeyConditionExpression": "#c = :c AND #k >= :k",
+            "ExpressionAttributeNames": {"#c": "collection", "#k": "key"},
+            "ExpressionAttributeValues": {":c": {"S": collection}, ":k": {"S": f"{after + 1:016d}"}},
+            "ConsistentRead": True,
+            "Limit": page,
+        }
+        while True:
+            answer = self._client.query(**request)
+            for item in answer["Items"]:
+                first_seen, _, did = item["key"]["S"].partition("#")
+                yield _Entry(int(first_seen), collection, did, item["did"]["S"] if "did" in item else did)
+            if "LastEvaluatedKey" not in answer:
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]

@@ -1,0 +1,40 @@
+"""The small things in the ``state`` table: the identity cache and the heartbeats of subscribers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.index.clock import Clock, now_ms
+from chalicelib.index.tables import StateRow, Tables
+
+IDENTITY = "identity"
+SUBSCRIBER = "subscriber"
+
+
+class State:
+    """Reads and writes rows by kind and id."""
+
+    def __init__(self, tables: Tables, *, clock: Clock = now_ms) -> None:
+        self._rows = tables.state
+        self._clock = clock
+
+    def read(self, kind: str, id: str) -> StateRow | None:
+        """The row, unless it has expired (DynamoDB deletes expired rows only hours later)."""
+        try:
+            row = self._rows.get(kind, id, consistent_read=True)
+        except self._rows.DoesNotExist:
+            return None
+        return None if row.expires_at is not None and row.expires_at * 1000 <= self._clock() else row
+
+    def write(self, kind: str, id: str, content: dict[str, Any], *, number: int | None = None, keep_seconds: float | None = None) -> None:
+        """Write the row; with ``keep_seconds`` it is deleted after that time."""
+        expires_at = None if keep_seconds is None else int(self._clock() / 1000 + keep_seconds)
+        self._rows(kind, id, content=content, number=number, expires_at=expires_at).save()
+
+    def delete(self, kind: str, id: str) -> None:
+        """Delete the row, if there is one."""
+        self._rows(kind, id).delete()
+
+    def all(self, kind: str) -> list[StateRow]:
+        """All rows of a kind; for kinds of which there are few."""
+        return list(self._rows.query(kind, consistent_read=True))

@@ -1,0 +1,237 @@
+"""PynamoDB models of the five tables. Their keys and indexes are those of ``infra/data.yaml``; a test compares the two.
+
+Attributes that end in ``_at`` or ``_until`` are UTC milliseconds since 1970, but for ``expires_at``, which DynamoDB's TTL
+wants in seconds. An absent attribute means that the thing is not so: an index that is keyed by it stays sparse.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from pynamodb.attributes import (
+    BooleanAttribute,
+    JSONAttribute,
+    NumberAttribute,
+    UnicodeAttribute,
+    VersionAttribute,
+)
+from pynamodb.connection import Connection
+from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
+from pynamodb.models import Model
+
+DUE_SHARD = "0"
+"""Hash key of the ``due`` indexes while there is one sweep. More shards: more values."""
+
+NOBODY = "-"
+"""``owner`` of a host that should be followed and is not."""
+
+
+class HostsDue(GlobalSecondaryIndex["HostRow"]):
+    class Meta:
+        index_name = "due"
+        projection = KeysOnlyProjection()
+
+    due_shard = UnicodeAttribute(hash_key=True)
+    due_at = NumberAttribute(range_key=True)
+
+
+class HostsByOwner(GlobalSecondaryIndex["HostRow"]):
+    class Meta:
+        index_name = "by_owner"
+        projection = KeysOnlyProjection()
+
+    owner = UnicodeAttribute(hash_key=True)
+    attention_at = NumberAttribute(range_key=True)
+
+
+class HostRow(Model):
+    """A host that announced itself, or that the document of a repo in scope names."""
+
+    origin = UnicodeAttribute(hash_key=True)
+    kind = UnicodeAttribute(default="pds")
+    status = UnicodeAttribute()
+    """``unconfirmed`` (announced, never reached), ``active``, ``offline``, ``banned``."""
+    first_seen_at = NumberAttribute()
+    announced_at = NumberAttribute(null=True)
+
+    owner = UnicodeAttribute(null=True)
+    """The subscriber that follows the stream, or ``NOBODY``. Absent: the host is not to be followed."""
+    attention_at = NumberAttribute(null=True)
+    """When the owner was last asked to look at this row."""
+    epoch = NumberAttribute(default=0)
+    """Rises at each open of the stream that does not continue its cursor."""
+    cursor = NumberAttribute(null=True)
+    cursor_at = NumberAttribute(null=True)
+    connected_at = NumberAttribute(null=True)
+    stream_error = UnicodeAttribute(null=True)
+
+    crawl_job = UnicodeAttribute(null=True)
+    crawl_until = NumberAttribute(null=True)
+    crawl_epoch = NumberAttribute(null=True)
+    """The epoch under which the crawl in progress began."""
+    crawl_page = UnicodeAttribute(null=True)
+    """The listRepos cursor of the next page of the crawl in progress."""
+    crawl_seen = NumberAttribute(null=True)
+    crawled_epoch = NumberAttribute(null=True)
+    crawled_at = NumberAttribute(null=True)
+    repo_count = NumberAttribute(null=True)
+    failures = NumberAttribute(default=0)
+    last_error = UnicodeAttribute(null=True)
+    last_error_at = NumberAttribute(null=True)
+
+    due_shard = UnicodeAttribute(null=True)
+    due_at = NumberAttribute(null=True)
+    due = HostsDue()
+    by_owner = HostsByOwner()
+
+
+class ReposDue(GlobalSecondaryIndex["RepoRow"]):
+    class Meta:
+        index_name = "due"
+        projection = KeysOnlyProjection()
+
+    due_shard = UnicodeAttribute(hash_key=True)
+    due_at = NumberAttribute(range_key=True)
+
+
+class ReposByHost(GlobalSecondaryIndex["RepoRow"]):
+    class Meta:
+        index_name = "by_host"
+        projection = KeysOnlyProjection()
+
+    scope_host = UnicodeAttribute(hash_key=True)
+    did = UnicodeAttribute(range_key=True)
+
+
+class RepoRow(Model):
+    """A repo: what is verified of it, what is asked of us, and where it is listed. Every write of it is a compare-and-set
+    on ``version``, so that a decision is always carried out on the very row that it was made for."""
+
+    did = UnicodeAttribute(hash_key=True)
+    version = VersionAttribute()
+    verbatim = UnicodeAttribute(null=True)
+    """The DID as its host spells it, where that is not the key."""
+    host = UnicodeAttribute(null=True)
+    """The PDS that the DID's document names: the one source of this repo."""
+    scope_host = UnicodeAttribute(null=True)
+    """``host`` while the repo has wanted records; absent otherwise."""
+
+    rev = UnicodeAttribute(null=True)
+    data = UnicodeAttribute(null=True)
+    sync = UnicodeAttribute()
+    """``new`` (never landed), ``synced``, ``desynchronized``, or ``refused`` (no authority: nothing of it is indexed)."""
+    reason = UnicodeAttribute(null=True)
+    """Why ``sync`` is what it is; ``reason_at`` since when."""
+    reason_at = NumberAttribute(null=True)
+
+    active = BooleanAttribute(default=True)
+    status = UnicodeAttribute(null=True)
+    """The account's status as its PDS gives it, where it is not plainly active."""
+    claim = UnicodeAttribute(null=True)
+    """What a stream's #account event said and the PDS was not asked about yet."""
+
+    job = UnicodeAttribute(null=True)
+    """Token of the job that writes this repo now. While it is there, nobody else changes records or listings."""
+    job_until = NumberAttribute(null=True)
+    asked = NumberAttribute(default=0)
+    """How often work on this repo was asked for; ``answered``: up to which of these it has been done."""
+    answered = NumberAttribute(default=0)
+    refresh = BooleanAttribute(null=True)
+    """The DID document is to be fetched again by the next job."""
+    failures = NumberAttribute(default=0)
+    retry_at = NumberAttribute(null=True)
+    last_error = UnicodeAttribute(null=True)
+    last_error_at = NumberAttribute(null=True)
+
+    collections = JSONAttribute(default=dict)
+    """How many live records there are of each wanted collection."""
+    listed = JSONAttribute(default=dict)
+    """In which listings the DID stands, and the ``key`` of its row there."""
+    skipped = NumberAttribute(null=True)
+    crawled_at = NumberAttribute(null=True)
+    probed_epoch = NumberAttribute(null=True)
+    """For a repo without wanted records: the epoch of its host's stream under which it was found so."""
+
+    due_shard = UnicodeAttribute(null=True)
+    due_at = NumberAttribute(null=True)
+    due = ReposDue()
+    by_host = ReposByHost()
+
+
+class RecordRow(Model):
+    """A live record of a wanted collection."""
+
+    did = UnicodeAttribute(hash_key=True)
+    path = UnicodeAttribute(range_key=True)
+    cid = UnicodeAttribute()
+    rev = UnicodeAttribute()
+    """The repo's rev at which this version of the record was seen."""
+    value = UnicodeAttribute(null=True)
+    """The record as JSON text. Absent with a ``problem``: the record is there, its value is not usable."""
+    problem = UnicodeAttribute(null=True)
+    indexed_at = NumberAttribute()
+
+
+class ListingRow(Model):
+    """The answer to listReposByCollection, ready to be read: a row per collection and DID, in the order of first listing."""
+
+    collection = UnicodeAttribute(hash_key=True)
+    key = UnicodeAttribute(range_key=True)
+    did = UnicodeAttribute(null=True)
+    """The DID verbatim, where that is not the one in ``key``."""
+
+
+class StateRow(Model):
+    """Small things that are kept by kind and id: heads of listings, the identity cache, heartbeats."""
+
+    kind = UnicodeAttribute(hash_key=True)
+    id = UnicodeAttribute(range_key=True)
+    number = NumberAttribute(null=True)
+    content = JSONAttribute(null=True)
+    expires_at = NumberAttribute(null=True)
+
+
+_M = TypeVar("_M", bound=Model)
+
+
+def copy_of(row: _M) -> _M:
+    """A copy that can be changed without changing ``row``."""
+    return type(row)(**deepcopy(row.attribute_values))
+
+
+class Tables:
+    """The models bound to the tables of one installation.
+
+    ``prefix`` is the common beginning of the tables' names. Region, endpoint and credentials are boto's own business
+    (``AWS_REGION``, ``AWS_ENDPOINT_URL``, ...), unless ``region`` or ``endpoint`` are given.
+    """
+
+    def __init__(self, prefix: str, *, region: str | None = None, endpoint: str | None = None, connections: int = 32) -> None:
+        self.prefix = prefix
+        options: dict[str, Any] = {
+            "region": region,
+            "host": endpoint,
+            "connect_timeout_seconds": 3,
+            "read_timeout_seconds": 10,
+            "max_retry_attempts": 5,
+            "max_pool_connections": connections,
+        }
+
+        def bind(model: type[_M], name: str) -> type[_M]:
+            meta = type("Meta", (), {"table_name": f"{prefix}-{name}", **options})
+            return type(model.__name__, (model,), {"Meta": meta, "__module__": model.__module__})
+
+        self.hosts = bind(HostRow, "hosts")
+        self.repos = bind(RepoRow, "repos")
+        self.records = bind(RecordRow, "records")
+        self.listings = bind(ListingRow, "listings")
+        self.state = bind(StateRow, "state")
+        self.connection = Connection(
+            region=region,
+            host=endpoint,
+            connect_timeout_seconds=3,
+            read_timeout_seconds=10,
+            max_retry_attempts=5,
+            max_pool_connections=connections,
+        )

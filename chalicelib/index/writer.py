@@ -1,0 +1,526 @@
+"""The only code that changes repos, records and listings.
+
+Three rules keep the index exact under any interleaving, crash or pause:
+
+1. Every write of a repo's row is a compare-and-set on its ``version``. What follows from the row (records, listings) is
+   written in the same transaction, so a decision takes effect whole, on the row that it was made for, or not at all.
+2. Between ``claim`` and ``land`` a snapshot's records are written in transactions that each check the job's token. A job
+   that lost its token writes nothing, however late it wakes up.
+3. A listing is entered in one transaction over the collection's head, the listing's row and the repo's row. The head only
+   rises, so whoever is listed later sorts later, whatever the clocks say; a key is never used twice.
+
+    repo row (version, rev, data, job, collections, listed)  <- compare-and-set
+       |-- records   did, path         | same transaction, or
+       |-- listings  collection, key   | under the job's token
+       `-- state     head, collection  | (bulk records only)
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pynamodb.exceptions import PutError, TransactWriteError
+from pynamodb.transactions import TransactWrite
+
+from chalicelib.atproto.cid import cid_to_text
+from chalicelib.atproto.repo import Record, Snapshot, VerifiedCommit
+from chalicelib.atproto.syntax import Did, canonical_did
+from chalicelib.index import repo_state
+from chalicelib.index.clock import Clock, now_ms
+from chalicelib.index.errors import IndexConflict, JobLost, Superseded, TooLarge
+from chalicelib.index.tables import RecordRow, RepoRow, Tables, copy_of
+
+MAX_ITEMS = 100
+"""Items in one DynamoDB transaction."""
+MAX_TRANSACTION_BYTES = 3_500_000
+"""Bytes of record values in one transaction; DynamoDB's limit is 4 MB for everything."""
+MAX_VALUE_BYTES = 350_000
+"""Bytes of a record's JSON that are kept; DynamoDB's limit is 400 KB for the whole item."""
+MAX_LISTING_CHANGES = 10
+"""Listings entered or left in one transaction (an entry takes two items); more are settled in further ones."""
+MAX_CHANGES = MAX_ITEMS - 1 - 2 * MAX_LISTING_CHANGES
+"""Records changed in one transaction, beside the repo's row and its listings."""
+MAX_DID_BYTES = 512
+"""A DID longer than that does not fit into the listings' sort key, and no supported method makes one."""
+LISTING_HEAD = "listing-head"
+"""Kind of the state row that holds the last key of a listing."""
+
+_ATTEMPTS = 40
+_LOST_SAVES = frozenset({"ConditionalCheckFailedException", "TransactionConflictException"})
+_LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
+
+
+@dataclass(frozen=True)
+class Job:
+    """The right to write one repo, as long as ``token`` stands on its row."""
+
+    did: Did
+    token: str
+    asked: int
+    """The requests that this job answers: those up to this number."""
+    row: RepoRow
+    """The row as it was claimed."""
+
+
+@dataclass
+class _Effects:
+    """Record rows to write and paths to delete, together with the repo's row."""
+
+    puts: list[RecordRow] = field(default_factory=list)
+    deletes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.puts) + len(self.deletes)
+
+
+_Decision = Callable[[RepoRow], _Effects | None]
+"""Changes the row that it is given and returns what to write with it; ``None`` leaves everything as it is."""
+
+
+class Writer:
+    """Writes what was verified. One per process; safe to use from several threads."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        *,
+        clock: Clock = now_ms,
+        job_lease_ms: int = 60_000,
+        failure_cap_ms: int = 6 * 3600 * 1000,
+        jitter: random.Random | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._tables = tables
+        self._clock = clock
+        self._job_lease_ms = job_lease_ms
+        self._failure_cap_ms = failure_cap_ms
+        self._jitter = jitter or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._pause = pause
+
+    # -- reading what a decision needs
+
+    def load(self, did: Did) -> RepoRow | None:
+        """The repo's row as it is now."""
+        try:
+            return self._tables.repos.get(canonical_did(did), consistent_read=True)
+        except self._tables.repos.DoesNotExist:
+            return None
+
+    def load_many(self, dids: Iterable[Did]) -> dict[str, RepoRow]:
+        """The rows that exist of ``dids``, by key."""
+        keys = sorted({canonical_did(did) for did in dids})
+        return {row.did: row for row in self._tables.repos.batch_get(keys, consistent_read=True)}
+
+    # -- asking for work
+
+    def ask(
+        self,
+        did: Did,
+        *,
+        desynchronized: str | None = None,
+        claim: str | None = None,
+        refresh: bool = False,
+        reset: bool = False,
+        create: bool = True,
+    ) -> bool:
+        """Note durably that this repo must be looked at. Returns whether to send a message for it now.
+
+        ``desynchronized``: the reason why its stored state no longer continues the stream. ``claim``: what an #account
+        event said of it. ``refresh``: fetch its DID document again. ``reset``: forget its back-off. ``create=False``: a
+        repo without a row is none of ours.
+        """
+        tell = False
+
+        def decide(row: RepoRow) -> _Effects | None:
+            nonlocal tell
+            if row.version is None and not create:
+                return None
+            now = self._clock()
+            if desynchronized is not None:
+                repo_state.desynchronize(row, desynchronized, now)
+            if claim is not None:
+                row.claim = claim
+            if refresh:
+                row.refresh = True
+            if reset:
+                row.failures, row.retry_at = 0, None
+            tell = repo_state.ask(row, now)
+            return _Effects()
+
+        self._update(did, decide)
+        return tell
+
+    def postpone(self, did: Did) -> bool:
+        """Called by the sweep: if the repo is due, note that a message is being sent for it. Returns whether to send it."""
+        due = False
+
+        def decide(row: RepoRow) -> _Effects | None:
+            nonlocal due
+            now = self._clock()
+            due = row.version is not None and row.due_at is not None and row.due_at <= now
+            if not due:
+                return None
+            row.job, row.job_until = None, None  # a job that is due again has lapsed
+            row.retry_at = now + repo_state.TOLD_MS
+            return _Effects()
+
+        self._update(did, decide)
+        return due
+
+    # -- jobs: the life of a snapshot
+
+    def claim(self, did: Did, *, ask: bool = False, refresh: bool = False) -> Job | None:
+        """Take the right to write this repo. ``ask``: ask for the work as well, writing the row first if there is none;
+        ``refresh``: with a newly fetched DID document. ``None``: a job is at it already, or nothing is to be done."""
+        token = uuid.uuid4().hex
+
+        def decide(row: RepoRow) -> _Effects | None:
+            now = self._clock()
+            if row.job == token:  # our own write, whose answer was lost
+                return None
+            busy = row.job is not None and row.job_until > now
+            row.asked += ask
+            row.refresh = row.refresh or refresh or None
+            if not repo_state.is_pending(row) or (busy and not ask):
+                return None
+            if busy:
+                return _Effects()
+            row.job, row.job_until, row.retry_at = token, now + self._job_lease_ms, None
+            return _Effects()
+
+        row = self._update(did, decide)
+        return Job(did, token, int(row.asked), row) if row.job == token else None
+
+    def renew(self, job: Job, *, landing: bool = False) -> None:
+        """Show that the job is alive. ``landing``: from now on it writes records. Raises ``JobLost``."""
+
+        def decide(row: RepoRow) -> _Effects:
+            now = self._clock()
+            _own(row, job).job_until = now + self._job_lease_ms
+            if landing:
+                repo_state.desynchronize(row, "landing", now)
+            return _Effects()
+
+        self._update(job.did, decide)
+
+    def land(self, job: Job, snapshot: Snapshot, *, host: str, epoch: int, audit: bool = False) -> RepoRow:
+        """Make the index of this repo equal to a snapshot whose signature was checked. Raises ``JobLost``.
+
+        A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
+        that is what is stored is not compared record by record, unless ``audit``.
+        """
+        row = _own(self._load_or_new(job.did), job)
+        commit = snapshot.commit
+        data = cid_to_text(commit.data)
+        if row.data is not None and row.rev is not None and commit.rev < row.rev:
+            return self._end(job, lambda row, now: repo_state.desynchronize(row, "rev-went-back", now))
+        counts: Counter[str] | None = None
+        last: _Effects | None = _Effects()
+        if audit or row.sync != "synced" or (row.rev, row.data) != (commit.rev, data):
+            counts = Counter(record.path.partition("/")[0] for record in snapshot.records())
+            last = self._write_all_but_the_last(job, self._differences(job.did, commit.rev, snapshot.records()))
+
+        def landed(row: RepoRow, now: int) -> None:
+            row.rev, row.data, row.host = commit.rev, data, host
+            row.sync, row.reason, row.reason_at = "synced", None, None
+            row.verbatim = None if commit.did == row.did else commit.did
+            row.skipped = snapshot.skipped or None
+            row.crawled_at = now
+            row.active, row.status, row.claim = True, None, None
+            if counts is not None:
+                row.collections = dict(counts)
+            row.probed_epoch = None if row.collections else epoch
+
+        return self._end(job, landed, last)
+
+    def land_status(self, job: Job, *, active: bool, status: str | None) -> RepoRow:
+        """The repo's own PDS says that this is the account's status. ``deleted`` drops its records. Raises ``JobLost``."""
+        deleted = not active and status == "deleted"
+        last: _Effects | None = None
+        if deleted:
+            last = self._write_all_but_the_last(job, self._differences(job.did, "", ()))
+
+        def landed(row: RepoRow, now: int) -> None:
+            row.active, row.status, row.claim = active, None if active and status in (None, "active") else status, None
+            if deleted:
+                row.rev = row.data = None
+                row.collections = {}
+                repo_state.desynchronize(row, "deleted", now)
+
+        return self._end(job, landed, last)
+
+    def refuse(self, job: Job, reason: str) -> RepoRow:
+        """Nobody who may speak for this DID told us of it: nothing of it is indexed until somebody asks again."""
+
+        def landed(row: RepoRow, now: int) -> None:
+            row.sync, row.reason, row.reason_at = "refused", reason, now
+
+        return self._end(job, landed)
+
+    def fail(self, job: Job, error: str, *, retry_after: float | None = None) -> None:
+        """The remote failed: keep what is known, say why, and try again after a back-off that grows. Raises ``JobLost``."""
+
+        def decide(row: RepoRow) -> _Effects:
+            _own(row, job)
+            now = self._clock()
+            wait = repo_state.back_off(int(row.failures), self._failure_cap_ms, retry_after, self._jitter)
+            row.job, row.job_until = None, None
+            row.failures += 1
+            row.retry_at = now + wait
+            row.last_error, row.last_error_at = error[:500], now
+            return _Effects()
+
+        self._update(job.did, decide)
+
+    def release(self, job: Job) -> None:
+        """Give the job back undone: whoever comes next may start at once. Raises ``JobLost``."""
+
+        def decide(row: RepoRow) -> _Effects:
+            _own(row, job)
+            row.job, row.job_until, row.retry_at = None, None, None
+            return _Effects()
+
+        self._update(job.did, decide)
+
+    def out_of_scope(self, did: Did, *, host: str, rev: str, epoch: int) -> None:
+        """Remember that a repo was probed and has no wanted records; one write, once per rev and epoch."""
+
+        def decide(row: RepoRow) -> _Effects | None:
+            if row.version is not None and (repo_state.is_pending(row) or row.collections or row.job is not None):
+                return None
+            if (row.rev, row.host, row.probed_epoch) == (rev, host, epoch):
+                return None
+            row.host, row.rev, row.data, row.probed_epoch = host, rev, None, epoch
+            row.sync, row.reason, row.reason_at = "new", None, None
+            return _Effects()
+
+        self._update(did, decide)
+
+    # -- the stream
+
+    def apply(self, row: RepoRow, commit: VerifiedCommit) -> RepoRow:
+        """Apply a verified commit that continues the state of ``row``, as the caller has checked, in one transaction.
+
+        Returns the row as it then is. Raises ``Superseded`` if the row has changed meanwhile, ``TooLarge`` if the commit
+        does not fit into one transaction.
+        """
+        updated = copy_of(row)
+        keys = [(row.did, change.path) for change in commit.changes]
+        before = {old.path: old.cid for old in self._tables.records.batch_get(keys, consistent_read=True)}
+        effects = self._effects_of(commit, before)
+        counts = Counter(updated.collections)
+        for change in commit.changes:
+            counts[change.path.partition("/")[0]] += (change.cid is not None) - (change.path in before)
+        updated.rev, updated.data = commit.rev, cid_to_text(commit.data)
+        updated.collections = {collection: count for collection, count in sorted(counts.items()) if count > 0}
+        if len(list(_batches([*effects.puts, *effects.deletes]))) > 1:
+            raise TooLarge(f"{len(effects)} records change at once")
+        if not self._write(updated, effects):
+            raise Superseded(row.did)
+        return updated if repo_state.is_settled(updated) else self._update(commit.did, lambda _: _Effects())
+
+    def save_chain(self, row: RepoRow, *, rev: str, data: str) -> RepoRow:
+        """Save how far the repo's chain was followed through commits that changed nothing wanted. Raises ``Superseded``."""
+        updated = copy_of(row)
+        updated.rev, updated.data = rev, data
+        if not self._write(updated, _Effects()):
+            raise Superseded(row.did)
+        return updated
+
+    # -- how a decision is carried out
+
+    def _update(self, did: Did, decide: _Decision) -> RepoRow:
+        for _ in range(_ATTEMPTS):
+            row = self._load_or_new(did)
+            effects = decide(row)
+            if effects is None:
+                return row
+            if self._write(row, effects):
+                return row if repo_state.is_settled(row) else self._update(did, lambda _: _Effects())
+            self._pause(self._jitter.uniform(0.002, 0.05))
+        raise IndexConflict(f"{did}: the row changed under {_ATTEMPTS} attempts")
+
+    def _load_or_new(self, did: Did) -> RepoRow:
+        key = canonical_did(did)
+        if len(key.encode()) > MAX_DID_BYTES:
+            raise TooLarge(f"a DID of more than {MAX_DID_BYTES} bytes is not indexed")
+        return self.load(did) or self._tables.repos(key, sync="new", verbatim=None if did == key else did)
+
+    def _write(self, row: RepoRow, effects: _Effects) -> bool:
+        """Write the row with what follows from it, if nobody has changed it meanwhile. Returns whether that was so."""
+        wanted, listed = repo_state.wanted_listings(row), frozenset(row.listed)
+        entering = sorted(wanted - listed)[:MAX_LISTING_CHANGES]
+        leaving = sorted(listed - wanted)[: MAX_LISTING_CHANGES - len(entering)]
+        now = self._clock()
+        if not (entering or leaving or len(effects)):
+            repo_state.schedule(row, now)
+            return self._save(row)
+        tables = self._tables
+        transaction = TransactWrite(connection=tables.connection)
+        row.listed = dict(row.listed)
+        for collection in leaving:
+            transaction.delete(tables.listings(collection, f"{row.listed.pop(collection)}#{row.did}"))
+        for collection in entering:
+            key = self._advance_head(transaction, collection, now)
+            row.listed[collection] = key
+            transaction.save(tables.listings(collection, f"{key}#{row.did}", did=row.verbatim))
+        self._add_records(transaction, row.did, effects)
+        repo_state.schedule(row, now)
+        transaction.save(row)
+        return _commit(transaction)
+
+    def _save(self, row: RepoRow) -> bool:
+        try:
+            row.save()
+        except PutError as error:
+            if error.cause_response_code in _LOST_SAVES:
+                return False
+            raise
+        return True
+
+    def _advance_head(self, transaction: TransactWrite, collection: str, now: int) -> str:
+        """Add the step of a collection's head to the transaction; returns the first part of the listing's key."""
+        state = self._tables.state
+        try:
+            last = int(state.get(LISTING_HEAD, collection, consistent_read=True).number)
+            condition = state.number == last
+        except state.DoesNotExist:
+            last, condition = 0, state.number.does_not_exist()
+        first_seen = max(now * 1000, last + 1)
+        transaction.update(state(LISTING_HEAD, collection), actions=[state.number.set(first_seen)], condition=condition)
+        return f"{first_seen:016d}"
+
+    def _end(self, job: Job, landed: Callable[[RepoRow, int], None], last: _Effects | None = None) -> RepoRow:
+        """Take the job's token off the row, together with its outcome and the last of its records."""
+
+        def decide(row: RepoRow) -> _Effects:
+            _own(row, job)
+            landed(row, self._clock())
+            row.job, row.job_until, row.refresh = None, None, None
+            row.answered = max(row.answered, job.asked)
+            row.failures, row.retry_at, row.last_error, row.last_error_at = 0, None, None, None
+            return last or _Effects()
+
+        return self._update(job.did, decide)
+
+    # -- records
+
+    def _write_all_but_the_last(self, job: Job, changes: Iterable[RecordRow | str]) -> _Effects:
+        """Write the changes under the job's token, batch by batch; the last batch is left for the transaction that lands.
+
+        From the first batch on the repo is desynchronized: should the job die, what is stored is no state that ever was.
+        """
+        held: _Effects | None = None
+        renewed = None
+        for batch in _batches(changes):
+            if held is not None:
+                now = self._clock()
+                if renewed is None or now - renewed > self._job_lease_ms // 3:
+                    self.renew(job, landing=True)
+                    renewed = now
+                self._write_under_token(job, held)
+            held = batch
+        return held or _Effects()
+
+    def _write_under_token(self, job: Job, batch: _Effects) -> None:
+        tables = self._tables
+        for _ in range(_ATTEMPTS):
+            transaction = TransactWrite(connection=tables.connection)
+            transaction.condition_check(tables.repos, canonical_did(job.did), condition=tables.repos.job == job.token)
+            self._add_records(transaction, job.did, batch)
+            if _commit(transaction):
+                return
+            _own(self._load_or_new(job.did), job)
+            self._pause(self._jitter.uniform(0.002, 0.05))
+        raise IndexConflict(f"{job.did}: the row changed under {_ATTEMPTS} attempts")
+
+    def _add_records(self, transaction: TransactWrite, did: Did, effects: _Effects) -> None:
+        for put in effects.puts:
+            transaction.save(put)
+        for path in effects.deletes:
+            transaction.delete(self._tables.records(canonical_did(did), path))
+
+    def _differences(self, did: Did, rev: str, records: Iterable[Record]) -> Iterator[RecordRow | str]:
+        """What must be written (a row) or deleted (a path) so that the stored records become ``records``; both in key order."""
+        stored = iter(self._tables.records.query(canonical_did(did), consistent_read=True, attributes_to_get=["path", "cid"]))
+        old = next(stored, None)
+        for record in records:
+            while old is not None and old.path < record.path:
+                yield old.path
+                old = next(stored, None)
+            if old is not None and old.path == record.path:
+                unchanged = old.cid == cid_to_text(record.cid)
+                old = next(stored, None)
+                if unchanged:
+                    continue
+            yield self._record_row(did, rev, record)
+        while old is not None:
+            yield old.path
+            old = next(stored, None)
+
+    def _effects_of(self, commit: VerifiedCommit, before: dict[str, str]) -> _Effects:
+        effects = _Effects()
+        for change in commit.changes:
+            if change.record is None:
+                if change.path in before:
+                    effects.deletes.append(change.path)
+            elif before.get(change.path) != cid_to_text(change.record.cid):
+                effects.puts.append(self._record_row(commit.did, commit.rev, change.record))
+        return effects
+
+    def _record_row(self, did: Did, rev: str, record: Record) -> RecordRow:
+        problem = record.problem
+        value = None if problem else json.dumps(record.value, separators=(",", ":"), ensure_ascii=False)
+        if value is not None and len(value.encode()) > MAX_VALUE_BYTES:
+            value, problem = None, f"its value has more than the {MAX_VALUE_BYTES} bytes that are kept"
+        return self._tables.records(
+            canonical_did(did),
+            record.path,
+            cid=cid_to_text(record.cid),
+            rev=rev,
+            value=value,
+            problem=problem,
+            indexed_at=self._clock(),
+        )
+
+
+def _own(row: RepoRow, job: Job) -> RepoRow:
+    if row.job != job.token:
+        raise JobLost(job.did)
+    return row
+
+
+def _batches(changes: Iterable[RecordRow | str]) -> Iterator[_Effects]:
+    """Group changes so that each group fits into one transaction beside the repo's row and its listings."""
+    batch, size = _Effects(), 0
+    for change in changes:
+        weight = 0 if isinstance(change, str) else len(change.value or "") * 4
+        if len(batch) == MAX_CHANGES or (len(batch) and size + weight > MAX_TRANSACTION_BYTES):
+            yield batch
+            batch, size = _Effects(), 0
+        if isinstance(change, str):
+            batch.deletes.append(change)
+        else:
+            batch.puts.append(change)
+        size += weight
+    if len(batch):
+        yield batch
+
+
+def _commit(transaction: TransactWrite) -> bool:
+    """Run the transaction. Returns ``False`` if a condition did not hold or another transaction was in the way."""
+    try:
+        with transaction:
+            pass
+    except TransactWriteError as error:
+        codes = {reason.code for reason in error.cancellation_reasons if reason is not None}
+        if error.cause_response_code == "TransactionCanceledException" and codes & _LOST_RACES:
+            return False
+        raise
+    return True

@@ -1,0 +1,154 @@
+"""Typed settings, read from the environment once and checked, so that a wrong one stops the start with a clear message.
+
+Each field of ``Settings`` is one variable ``DISCOVERY_<FIELD>``; its help text and default stand beside it.
+``python -m chalicelib.settings`` prints them all in the form of ``.env.example``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from chalicelib.atproto.errors import InvalidSyntax
+from chalicelib.atproto.scope import Scope
+
+PREFIX = "DISCOVERY_"
+VERSION = "0.1.0"
+
+
+class InvalidSetting(Exception):
+    """One or more settings cannot be used; the message names each and says what it should be."""
+
+
+def _boolean(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("say true or false")
+    return words[text.lower()]
+
+
+def _number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"say a number from {low:g} to {high:g}") from None
+        if not low <= value <= high:
+            raise ValueError(f"{text} is not in {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("say an http or https URL")
+    return text.rstrip("/")
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError("say one of " + ", ".join(words))
+        return text
+
+    return parse
+
+
+def _setting(default: str, parse: Callable[[str], Any], help_text: str) -> Any:
+    return field(metadata={"default": default, "parse": parse, "help": help_text})
+
+
+def _integer(default: int, low: int, high: int, help_text: str) -> Any:
+    return _setting(str(default), _number(int, low, high), help_text)
+
+
+def _seconds(default: float, low: float, high: float, help_text: str) -> Any:
+    return _setting(f"{default:g}", _number(float, low, high), help_text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of the service. Build with ``read``; tests may build a variant with ``dataclasses.replace``."""
+
+    collections: Scope = _setting("io.atcr.*", Scope.parse, "Collections to index: NSIDs, comma-separated; a final .* takes all below")
+    authoritative: Scope | None = _setting(
+        "", lambda text: Scope.parse(text) if text else None,
+        "Collections whose listing is complete and may be answered; empty: all that are indexed",
+    )
+    plc_url: str = _setting("https://plc.directory", _url, "PLC directory for did:plc")
+    allow_private_hosts: bool = _setting("false", _boolean, "Development mode: localhost, IP addresses, http and any port are allowed")
+    user_agent: str = _setting(f"atcr-discovery/{VERSION}", str, "User-Agent of all outgoing requests; add a URL or an address to be reached at")
+    log_format: str = _setting("json", _one_of("json", "text"), "json for machines, text for people")
+
+    table_prefix: str = _setting("atcr-discovery-dev", str, "The DynamoDB tables are named PREFIX-hosts, PREFIX-repos, ...")
+    queue_url: str = _setting("", str, "URL of the SQS queue of crawl jobs")
+
+    recrawl_hours: float = _seconds(12, 0.01, 24 * 30, "A host is crawled again after so many hours, whatever its stream said")
+    confirm_hours: float = _seconds(24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours")
+    job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")
+    job_lease_seconds: float = _seconds(60, 2, 900, "A job that shows no progress for so long is taken to be dead")
+    crawl_concurrency: int = _integer(4, 1, 64, "Requests at a time to one host during a crawl")
+    failure_cap_seconds: float = _seconds(6 * 3600, 1, 7 * 24 * 3600, "Longest back-off after a remote's failure")
+    max_repo_bytes: int = _integer(2_000_000_000, 1_000, 10**12, "Largest CAR that is read, in bytes")
+    max_repo_records: int = _integer(5_000_000, 1, 10**9, "Most wanted records that one repo may have")
+    max_host_repos: int = _integer(10_000_000, 1, 10**10, "Most repos that are read from one host's listRepos")
+    identity_ttl_hours: float = _seconds(24, 0.001, 24 * 30, "A DID document is asked for again after so many hours")
+
+    cursor_seconds: float = _seconds(5, 0.05, 300, "Cursors and chain states are saved so often, if they changed")
+    heartbeat_seconds: float = _seconds(5, 0.2, 60, "The subscriber's heartbeat")
+    lease_seconds: float = _seconds(20, 1, 600, "A subscriber without a heartbeat for so long has lost its hosts to the others")
+    discover_seconds: float = _seconds(1, 0.05, 60, "The subscriber looks for new hosts so often")
+    ping_seconds: float = _seconds(30, 0.5, 600, "Websocket ping interval and time for its pong")
+    connect_seconds: float = _seconds(15, 0.5, 120, "Time limit to open a stream")
+    reconnect_cap_seconds: float = _seconds(900, 0.1, 24 * 3600, "Longest back-off between two attempts to open a stream")
+    max_frame_bytes: int = _integer(6_000_000, 1_000, 10**9, "Largest stream frame; the protocol's limit is 5 MB")
+    queued_commits: int = _integer(1000, 1, 10**6, "Commits of one repo that wait in memory while it is crawled")
+    stream_workers: int = _integer(16, 1, 256, "Threads of the subscriber that write to the tables")
+    strict_prev_data: bool = _setting("false", _boolean, "Refuse commits without prevData (hosts from before Sync v1.1)")
+
+    @property
+    def answered(self) -> Scope:
+        """The collections that listReposByCollection answers for."""
+        return self.authoritative or self.collections
+
+
+def read(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in ``environ`` (the process's own by default). Raises ``InvalidSetting`` that names every fault."""
+    source = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for item in fields(Settings):
+        name = PREFIX + item.name.upper()
+        text = source.get(name, "").strip() or item.metadata["default"]
+        try:
+            values[item.name] = item.metadata["parse"](text)
+        except (ValueError, InvalidSyntax) as fault:
+            faults.append(f"{name}={text!r}: {fault}")
+    known = {PREFIX + item.name.upper() for item in fields(Settings)} | {PREFIX + "LOCAL_DIR", PREFIX + "WORKER_THREADS"}
+    faults += [f"{name}: there is no such setting" for name in sorted(source) if name.startswith(PREFIX) and name not in known]
+    if faults:
+        raise InvalidSetting("; ".join(faults))
+    return Settings(**values)
+
+
+@cache
+def current() -> Settings:
+    """The settings of this process, read at the first call."""
+    return read()
+
+
+def example() -> str:
+    """The text of ``.env.example``: every setting with its help and default."""
+    return "\n".join(
+        f"# {item.metadata['help']}\n{PREFIX}{item.name.upper()}={item.metadata['default']}\n" for item in fields(Settings)
+    )
+
+
+if __name__ == "__main__":
+    print(example(), end="")
