@@ -70,7 +70,7 @@ def parse_did_key(text: str) -> PublicKey:
 
 
 def parse_multibase(text: str) -> PublicKey:
-    """The key of a Multikey (``publicKeyMultibase``): multicodec and compressed point in base58btc. Raises MalformedKey."""
+    """The key of a Multikey: multicodec and compressed point in base58btc. Raises MalformedKey."""
     data = _decode(text)
     for curve, prefix in _MULTICODEC.items():
         if data.startswith(prefix):
