@@ -209,11 +209,21 @@ class Writer:
 
         self._update(job.did, decide)
 
-    def land(self, job: Job, snapshot: Snapshot, *, host: str, epoch: int, audit: bool = False) -> RepoRow:
+    def land(
+        self,
+        job: Job,
+        snapshot: Snapshot,
+        *,
+        host: str,
+        epoch: int,
+        keep_on: Callable[[], None] = lambda: None,
+        audit: bool = False,
+    ) -> RepoRow:
         """Make the index of this repo equal to a snapshot whose signature was checked. Raises ``JobLost``.
 
         A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
-        that is what is stored is not compared record by record, unless ``audit``.
+        that is what is stored is not compared record by record, unless ``audit``. ``keep_on`` is called between batches, and
+        may renew the job or raise; what was written by then need not be written again.
         """
         row = _own(self._load_or_new(job.did), job)
         commit = snapshot.commit
@@ -224,7 +234,7 @@ class Writer:
         last: _Effects | None = _Effects()
         if audit or row.sync != "synced" or (row.rev, row.data) != (commit.rev, data):
             counts = Counter(record.path.partition("/")[0] for record in snapshot.records())
-            last = self._write_all_but_the_last(job, self._differences(job.did, commit.rev, snapshot.records()))
+            last = self._write_all_but_the_last(job, self._differences(job.did, commit.rev, snapshot.records()), keep_on)
 
         def landed(row: RepoRow, now: int) -> None:
             row.rev, row.data, row.host = commit.rev, data, host
@@ -411,19 +421,19 @@ class Writer:
 
     # -- records
 
-    def _write_all_but_the_last(self, job: Job, changes: Iterable[RecordRow | str]) -> _Effects:
+    def _write_all_but_the_last(
+        self, job: Job, changes: Iterable[RecordRow | str], keep_on: Callable[[], None] = lambda: None
+    ) -> _Effects:
         """Write the changes under the job's token, batch by batch; the last batch is left for the transaction that lands.
 
         From the first batch on the repo is desynchronized: should the job die, what is stored is no state that ever was.
         """
         held: _Effects | None = None
-        renewed = None
-        for batch in _batches(changes):
+        for number, batch in enumerate(_batches(changes)):
             if held is not None:
-                now = self._clock()
-                if renewed is None or now - renewed > self._job_lease_ms // 3:
+                if number == 1:
                     self.renew(job, landing=True)
-                    renewed = now
+                keep_on()
                 self._write_under_token(job, held)
             held = batch
         return held or _Effects()

@@ -1,0 +1,68 @@
+"""Who is let in: what a requestCrawl does."""
+
+from __future__ import annotations
+
+from chalicelib.atproto.client import PdsClient
+from chalicelib.atproto.errors import AddressRefused, InvalidSyntax, RemoteError
+from chalicelib.atproto.syntax import Origin, parse_origin
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.queue import HostJob
+
+SMALL_HOST = 10
+"""A host of so many repos at most is walked again, and its DIDs resolved again, whenever it announces itself."""
+
+
+class AdmissionRefused(Exception):
+    """A requestCrawl that is not followed. ``error`` and ``status`` are what the XRPC answer says."""
+
+    error = "InvalidRequest"
+    status = 400
+    retry_after: float | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class HostNotFound(AdmissionRefused):
+    """Nothing that is a PDS answers there."""
+
+    error = "HostNotFound"
+
+
+class HostBanned(AdmissionRefused):
+    """The operator does not want this host."""
+
+    error = "HostBanned"
+
+
+def request_crawl(context: Context, hostname: str) -> Origin:
+    """Let a host in, or take note that a known one is alive (com.atproto.sync.requestCrawl).
+
+    Raises ``InvalidSyntax`` or ``AdmissionRefused``. A host that cannot be reached is remembered all the same, and tried
+    for a while: holds announce themselves once, maybe before their proxy is up.
+    """
+    origin = parse_origin(hostname, allow_private=context.settings.allow_private_hosts)
+    row = context.hosts.load(origin)
+    if row is not None and row.status == "banned":
+        raise HostBanned(f"{origin} is banned from this service")
+    if row is not None and row.status != "unconfirmed":
+        crawl = row.failures > 0 or (row.repo_count or 0) <= SMALL_HOST
+        if context.hosts.announce(row, crawl=crawl) and crawl:
+            context.queue.send(HostJob(origin, refresh=True))
+        return origin
+    try:
+        PdsClient(context.door, origin).describe_server()
+    except AddressRefused as error:
+        raise InvalidSyntax(str(error)) from error
+    except RemoteError as error:
+        context.hosts.admit(origin, confirmed=False, error=str(error))
+        raise HostNotFound(f"{origin} does not answer as a PDS ({error}); it will be tried again for a while") from error
+    follow(context, origin)
+    return origin
+
+
+def follow(context: Context, origin: Origin) -> None:
+    """Follow a host that is known to be a PDS: crawl it, and have its stream opened."""
+    context.hosts.admit(origin, confirmed=True)
+    context.queue.send(HostJob(origin))

@@ -1,0 +1,202 @@
+"""Walking through the repos of a host.
+
+    listRepos, page by page -- is the repo known at this rev? --> skip
+                            |- a host of a few repos          --> brought up to date in place
+                            `- a large one                    --> probed; where something of ours shows, a repo job
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from chalicelib.atproto.client import ListedRepo, PdsClient
+from chalicelib.atproto.errors import (
+    AtprotoError,
+    BadResponse,
+    BudgetExceeded,
+    RemoteError,
+    Unreachable,
+    XrpcError,
+)
+from chalicelib.atproto.repo import read_snapshot
+from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.queue import HostJob, RepoJob
+from chalicelib.crawl.repo_job import Deadline, sync_repo
+from chalicelib.index import repo_state
+from chalicelib.index.errors import JobLost
+from chalicelib.index.hosts import HostCrawl
+from chalicelib.index.tables import RepoRow
+from chalicelib.telemetry import log
+
+PAGE = 500
+IN_PLACE = 20
+"""A host of so many repos at most is done in place, repo by repo."""
+STRANGERS = 50
+"""If none of the first so many repos that were resolved names this host as its PDS, the crawl is given up."""
+UNREACHABLE_IN_A_ROW = 5
+STREAM_LAG_MS = 2 * 60 * 1000
+"""A rev younger than that which is not stored yet is left to the stream, while the stream is unbroken."""
+
+
+def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> None:
+    """Walk through the host's repos, from where the last job stopped. A remote's failure ends up on the host's row; only our
+    own faults raise. ``refresh``: fetch the DID documents of a host with few repos again."""
+    crawl = context.hosts.claim_crawl(origin)
+    if crawl is None:
+        return
+    try:
+        _HostCrawl(context, crawl, refresh).run()
+    except JobLost:
+        log("host-job-lost", host=str(origin))
+    except RemoteError as error:
+        if context.hosts.forget_unconfirmed(crawl.row):
+            log("host-forgotten", host=str(origin), error=str(error))
+            return
+        context.hosts.fail(crawl, f"{type(error).__name__}: {error}", retry_after=error.retry_after)
+        log("host-failed", host=str(origin), error=str(error))
+
+
+@dataclass
+class _Authority:
+    resolved: int = 0
+    ours: int = 0
+
+    @property
+    def is_stranger(self) -> bool:
+        return self.resolved >= STRANGERS and self.ours == 0
+
+
+class _HostCrawl:
+    def __init__(self, context: Context, crawl: HostCrawl, refresh: bool) -> None:
+        self._context = context
+        self._crawl = crawl
+        self._origin = crawl.origin
+        self._refresh = refresh
+        self._client = PdsClient(context.door, crawl.origin)
+        self._deadline = Deadline(context.settings.job_seconds)
+        self._authority = _Authority()
+        self._unreachable = 0
+
+    def run(self) -> None:
+        context, crawl = self._context, self._crawl
+        if crawl.row.status == "unconfirmed":
+            self._client.describe_server()
+            context.hosts.confirm(crawl)
+        cursor: str | None = crawl.row.crawl_page
+        seen = int(crawl.row.crawl_seen or 0)
+        while True:
+            page = self._client.list_repos(cursor, PAGE)
+            if page.cursor is not None and page.cursor == cursor:
+                raise BadResponse("listRepos gives a cursor that leads back to the same page")
+            few = cursor is None and page.cursor is None and len(page.repos) <= IN_PLACE
+            self._visit(page.repos, few)
+            seen += len(page.repos)
+            if seen > context.settings.max_host_repos:
+                raise BudgetExceeded(f"the host lists more than {context.settings.max_host_repos} repos")
+            if page.cursor is None:
+                break
+            cursor = page.cursor
+            context.hosts.progress(crawl, page=cursor, seen=seen)
+            log("host-progress", host=str(self._origin), repos=seen)
+            if self._deadline.left < 0:
+                context.hosts.hand_over(crawl)
+                context.queue.send(HostJob(self._origin, refresh=self._refresh))
+                return
+        again = context.hosts.finish(crawl, repo_count=seen)
+        log("host-done", host=str(self._origin), repos=seen, again=again)
+        if again:
+            context.queue.send(HostJob(self._origin))
+
+    def _visit(self, repos: Iterable[ListedRepo], few: bool) -> None:
+        rows = self._context.writer.load_many(repo.did for repo in repos)
+        refresh = few and self._refresh
+        todo = [repo for repo in repos if refresh or self._is_due(repo, rows.get(canonical_did(repo.did)))]
+        if not todo:
+            return
+        with ThreadPoolExecutor(self._context.settings.crawl_concurrency, thread_name_prefix="crawl") as pool:
+            visit = self._sync if few else self._probe
+            for _ in pool.map(lambda repo: visit(repo, rows.get(canonical_did(repo.did))), todo):
+                pass  # the first exception ends the page
+
+    def _is_due(self, repo: ListedRepo, row: RepoRow | None) -> bool:
+        """Whether what the host lists is something that is not known yet."""
+        if row is None or row.sync == "refused":
+            return repo.active
+        now = self._context.clock()
+        if row.retry_at is not None and row.retry_at > now:
+            return False
+        if repo_state.is_pending(row):
+            return True
+        if not row.collections:
+            unbroken = row.probed_epoch == self._crawl.row.epoch > 0 and row.host == str(self._origin)
+            return repo.active and not unbroken and row.rev != repo.rev
+        if row.host != str(self._origin):
+            return True
+        is_listed = row.active or row.status in repo_state.STILL_LISTED
+        if repo.active != is_listed:
+            return True
+        if row.sync != "synced":
+            return True
+        streamed = self._crawl.row.crawled_epoch == self._crawl.row.epoch
+        young = tid_to_microseconds(repo.rev) // 1000 > now - STREAM_LAG_MS
+        return repo.active and row.rev != repo.rev and not (streamed and young)
+
+    def _sync(self, repo: ListedRepo, row: RepoRow | None) -> None:
+        sync_repo(
+            self._context, repo.did, deadline=self._deadline, listed_by=self._origin, ask=True, refresh=self._refresh
+        )
+
+    def _probe(self, repo: ListedRepo, row: RepoRow | None) -> None:
+        """See whether a repo of a large host has anything of ours, with one request and without its DID document."""
+        if row is not None and row.collections:
+            self._ask(repo.did)
+            return
+        settings, writer = self._context.settings, self._context.writer
+        try:
+            with self._client.repo_car(repo.did) as chunks:
+                snapshot = read_snapshot(
+                    chunks, did=repo.did, scope=settings.collections, limits=self._context.snapshot_limits
+                )
+            with snapshot:
+                wanted = snapshot.record_count > 0
+                rev = snapshot.commit.rev
+            self._unreachable = 0
+        except XrpcError as error:
+            if error.status in (429, 503):
+                raise
+            log("probe-refused", host=str(self._origin), did=repo.did, error=str(error))
+            return
+        except Unreachable:
+            self._unreachable += 1
+            if self._unreachable >= UNREACHABLE_IN_A_ROW:
+                raise
+            self._ask(repo.did)
+            return
+        except AtprotoError as error:
+            job = writer.claim(repo.did, ask=True)
+            if job is not None:
+                writer.fail(job, f"{type(error).__name__}: {error}")
+            return
+        if not wanted:
+            writer.out_of_scope(repo.did, host=str(self._origin), rev=rev, epoch=self._crawl.epoch)
+        elif self._is_ours(repo.did):
+            self._ask(repo.did)
+
+    def _is_ours(self, did: Did) -> bool:
+        """Whether the DID's document names this host. Raises ``BadResponse`` once it is clear that none does."""
+        try:
+            ours = self._context.identities.get(did).pds == self._origin
+        except AtprotoError:
+            return True  # not known now: the repo job will find out, and try again
+        self._authority.resolved += 1
+        self._authority.ours += ours
+        if self._authority.is_stranger:
+            raise BadResponse(f"none of the first {STRANGERS} repos that were resolved names this host as its PDS")
+        return ours
+
+    def _ask(self, did: Did) -> None:
+        if self._context.writer.ask(did):
+            self._context.queue.send(RepoJob(did))

@@ -1,0 +1,108 @@
+"""Who a DID is: its signing key and its PDS, from memory, from the ``state`` table, or newly resolved.
+
+A document that cannot be fetched now is not a changed document: the last good one is kept and served for as long as that lasts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from chalicelib.atproto.crypto import parse_multibase
+from chalicelib.atproto.errors import DidNotFound, RemoteError
+from chalicelib.atproto.identity import Identity, Resolver
+from chalicelib.atproto.syntax import Did, Origin, canonical_did
+from chalicelib.index.clock import Clock, now_ms
+from chalicelib.index.state import IDENTITY, State
+
+KEEP_SECONDS = 30 * 24 * 3600
+MEMORY = 50_000
+
+
+@dataclass(frozen=True)
+class _Cached:
+    identity: Identity
+    fetched_at: int
+
+
+class Identities:
+    """Resolves DIDs through two caches. One per process; safe to use from several threads."""
+
+    def __init__(self, resolver: Resolver, state: State, *, ttl_seconds: float, clock: Clock = now_ms) -> None:
+        self._resolver = resolver
+        self._state = state
+        self._ttl_ms = int(ttl_seconds * 1000)
+        self._clock = clock
+        self._memory: OrderedDict[str, _Cached] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, did: Did, *, newer_than: int | None = None) -> Identity:
+        """The identity of ``did``; with ``newer_than`` (UTC ms) from a document that was fetched after that moment, if it
+        can be fetched at all. Raises ``RemoteError`` or ``MalformedDidDocument`` only where no good one is known."""
+        key = canonical_did(did)
+        oldest = max(self._clock() - self._ttl_ms, newer_than or 0)
+        cached = self._recall(key)
+        if cached is not None and cached.fetched_at >= oldest:
+            return cached.identity
+        stored = self._stored(did, key)
+        if stored is not None and (cached is None or stored.fetched_at > cached.fetched_at):
+            cached = stored
+            self._remember(key, cached)
+        if cached is not None and cached.fetched_at >= oldest:
+            return cached.identity
+        return self._fetch(did, key, cached)
+
+    def refresh(self, did: Did) -> Identity:
+        """The identity from a document fetched now, if it can be fetched."""
+        return self.get(did, newer_than=self._clock() + 1)
+
+    def _fetch(self, did: Did, key: str, last_good: _Cached | None) -> Identity:
+        now = self._clock()
+        try:
+            identity = self._resolver.resolve(did)
+        except DidNotFound:
+            # A directory that says so is believed; a web server may just be set up wrongly for a while.
+            if last_good is None or did.startswith("did:plc:"):
+                raise
+            return last_good.identity
+        except RemoteError:
+            if last_good is None:
+                raise
+            return last_good.identity
+        fresh = _Cached(identity, now)
+        self._remember(key, fresh)
+        if last_good is None or last_good.identity != identity or now - last_good.fetched_at > self._ttl_ms // 2:
+            content = {
+                "key": identity.key.multibase if identity.key else None,
+                "pds": str(identity.pds) if identity.pds else None,
+                "handle": identity.handle,
+            }
+            self._state.write(IDENTITY, key, content, number=now, keep_seconds=KEEP_SECONDS)
+        return identity
+
+    def _stored(self, did: Did, key: str) -> _Cached | None:
+        row = self._state.read(IDENTITY, key)
+        if row is None:
+            return None
+        identity = Identity(
+            did,
+            key=parse_multibase(row.content["key"]) if row.content["key"] else None,
+            pds=Origin.parse_key(row.content["pds"]) if row.content["pds"] else None,
+            handle=row.content["handle"],
+        )
+        return _Cached(identity, int(row.number))
+
+    def _recall(self, key: str) -> _Cached | None:
+        with self._lock:
+            cached = self._memory.get(key)
+            if cached is not None:
+                self._memory.move_to_end(key)
+            return cached
+
+    def _remember(self, key: str, cached: _Cached) -> None:
+        with self._lock:
+            self._memory[key] = cached
+            self._memory.move_to_end(key)
+            while len(self._memory) > MEMORY:
+                self._memory.popitem(last=False)

@@ -1,0 +1,17 @@
+"""What a message of the crawl queue sets going."""
+
+from __future__ import annotations
+
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.host_job import crawl_host
+from chalicelib.crawl.queue import HostJob, from_body
+from chalicelib.crawl.repo_job import Deadline, sync_repo
+
+
+def work(context: Context, body: str) -> None:
+    """Do the job in a message. Raises only for our own faults, which the queue then brings back."""
+    job = from_body(body)
+    if isinstance(job, HostJob):
+        crawl_host(context, job.origin, refresh=job.refresh)
+    else:
+        sync_repo(context, job.did, deadline=Deadline(context.settings.job_seconds))

@@ -1,0 +1,209 @@
+"""Bringing the index of one repo up to date: resolve, ask its PDS, fetch, verify, land."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from enum import Enum
+
+from chalicelib.atproto.client import PdsClient, RepoStatus
+from chalicelib.atproto.errors import (
+    AtprotoError,
+    BadSignature,
+    BudgetExceeded,
+    RemoteError,
+    VerificationFailed,
+    XrpcError,
+)
+from chalicelib.atproto.identity import Identity
+from chalicelib.atproto.repo import Snapshot, read_snapshot
+from chalicelib.atproto.syntax import Did, Origin, tid_to_microseconds
+from chalicelib.crawl.admission import follow
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.queue import RepoJob
+from chalicelib.index import repo_state
+from chalicelib.index.errors import JobLost
+from chalicelib.index.tables import RepoRow
+from chalicelib.index.writer import Job
+from chalicelib.telemetry import log
+
+CLOCK_SKEW_MS = 5 * 60 * 1000
+"""A rev further in the future than that is not believed."""
+_ROUNDS = 3
+_RENEW_SECONDS = 10
+
+_STATUS_OF_ERROR = {"RepoTakendown": "takendown", "RepoSuspended": "suspended", "RepoDeactivated": "deactivated"}
+
+
+class Outcome(Enum):
+    """What became of a repo job."""
+
+    LANDED = "landed"
+    UNCHANGED = "unchanged"
+    STATUS = "status"
+    REFUSED = "refused"
+    FAILED = "failed"
+    HANDED_OVER = "handed-over"
+    NOTHING = "nothing"
+
+
+class _OutOfTime(Exception):
+    pass
+
+
+class Deadline:
+    """How long a job may go on. ``seconds`` from now, by the monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds, possibly negative."""
+        return self._end - time.monotonic()
+
+
+def sync_repo(
+    context: Context,
+    did: Did,
+    *,
+    deadline: Deadline,
+    listed_by: Origin | None = None,
+    ask: bool = False,
+    refresh: bool = False,
+) -> Outcome:
+    """Do what was asked for this repo, and what is asked while that is done (up to a bound).
+
+    ``listed_by``: the host that listed it, which must be its PDS. ``ask``: ask for it here and now. A remote's failure
+    ends up on the repo's row; only our own faults raise.
+    """
+    outcome = Outcome.NOTHING
+    for round_ in range(_ROUNDS):
+        job = context.writer.claim(did, ask=ask and round_ == 0, refresh=refresh and round_ == 0)
+        if job is None:
+            break
+        try:
+            outcome = _RepoJob(context, job, listed_by, deadline).run()
+        except JobLost:
+            log("job-lost", did=did)
+            break
+        if outcome in (Outcome.FAILED, Outcome.HANDED_OVER):
+            break
+    return outcome
+
+
+class _RepoJob:
+    def __init__(self, context: Context, job: Job, listed_by: Origin | None, deadline: Deadline) -> None:
+        self._context = context
+        self._job = job
+        self._row = job.row
+        self._listed_by = listed_by
+        self._deadline = deadline
+        self._renewed = time.monotonic()
+
+    def run(self) -> Outcome:
+        job, writer = self._job, self._context.writer
+        try:
+            outcome = self._sync()
+        except _OutOfTime:
+            writer.release(job)
+            self._context.queue.send(RepoJob(job.did))
+            outcome = Outcome.HANDED_OVER
+        except AtprotoError as error:
+            reason = error.reason if isinstance(error, VerificationFailed) else type(error).__name__
+            writer.fail(job, f"{reason}: {error}", retry_after=error.retry_after if isinstance(error, RemoteError) else None)
+            log("repo-failed", did=job.did, reason=reason, error=str(error))
+            return Outcome.FAILED
+        log("repo-done", did=job.did, outcome=outcome.value)
+        return outcome
+
+    def _sync(self) -> Outcome:
+        context, job, row = self._context, self._job, self._row
+        identity = context.identities.refresh(job.did) if row.refresh else context.identities.get(job.did)
+        if identity.pds is None or identity.key is None:
+            raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
+        host = str(identity.pds)
+        if self._listed_by is not None and self._listed_by != identity.pds and not row.collections:
+            context.writer.refuse(job, f"its DID document names {host}, not {self._listed_by}")
+            return Outcome.REFUSED
+        host_row = context.hosts.load(identity.pds)
+        if host_row is None:
+            follow(context, identity.pds)
+        client = PdsClient(context.door, identity.pds)
+        if self._asks_for_status(row):
+            status = self._status(client)
+            if status is not None and not status.active and status.status not in repo_state.STILL_LISTED:
+                context.writer.land_status(job, active=False, status=status.status or "deactivated")
+                return Outcome.STATUS
+            if status is not None and row.sync == "synced" and status.rev == row.rev and row.host == host:
+                context.writer.land_status(job, active=status.active, status=status.status)
+                return Outcome.UNCHANGED
+        try:
+            return self._crawl(client, identity, epoch=int(host_row.epoch) if host_row is not None else 0)
+        except XrpcError as error:
+            status_name = _STATUS_OF_ERROR.get(error.name) or self._deleted(error)
+            if status_name is None:
+                raise
+            context.writer.land_status(job, active=False, status=status_name)
+            return Outcome.STATUS
+
+    @staticmethod
+    def _asks_for_status(row: RepoRow) -> bool:
+        return row.claim is not None or not row.active or row.status is not None or row.sync == "synced"
+
+    def _status(self, client: PdsClient) -> RepoStatus | None:
+        try:
+            return client.get_repo_status(self._job.did)
+        except XrpcError as error:
+            deleted = self._deleted(error)
+            if deleted is not None:
+                return RepoStatus(active=False, status=deleted, rev=None)
+            if error.name == "RepoNotFound" or error.status >= 500 or error.status == 429:
+                raise
+            return None  # the method is not served there: getRepo has to tell
+
+    def _deleted(self, error: XrpcError) -> str | None:
+        """``deleted``, if the stream has said so and the PDS does not know the repo any more."""
+        return "deleted" if error.name == "RepoNotFound" and self._row.claim == "deleted" else None
+
+    def _crawl(self, client: PdsClient, identity: Identity, *, epoch: int) -> Outcome:
+        context, job = self._context, self._job
+        with client.repo_car(job.did) as chunks:
+            snapshot = read_snapshot(
+                self._alive(chunks), did=job.did, scope=context.settings.collections, limits=context.snapshot_limits
+            )
+        with snapshot:
+            self._check(snapshot, identity)
+            context.writer.land(job, snapshot, host=str(identity.pds), epoch=epoch, keep_on=self._keep_on)
+            log("repo-landed", did=job.did, rev=snapshot.commit.rev, records=snapshot.record_count, bytes=snapshot.bytes_read)
+        return Outcome.LANDED
+
+    def _check(self, snapshot: Snapshot, identity: Identity) -> None:
+        assert identity.key is not None  # noqa: S101 - checked by the caller
+        try:
+            snapshot.commit.check_signature(identity.key)
+        except BadSignature:
+            fresh = self._context.identities.refresh(self._job.did)
+            if fresh.key is None or fresh.pds != identity.pds or fresh.key == identity.key:
+                raise
+            snapshot.commit.check_signature(fresh.key)
+        if tid_to_microseconds(snapshot.commit.rev) // 1000 > self._context.clock() + CLOCK_SKEW_MS:
+            raise VerificationFailed("rev-in-the-future", f"rev {snapshot.commit.rev} is of a time that has not come")
+
+    def _alive(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self._deadline.left < 0:
+                raise BudgetExceeded("the repo could not be read within the time of a job")
+            self._show_life()
+            yield chunk
+
+    def _keep_on(self) -> None:
+        """Called between two batches of a landing, which another job can go on with."""
+        if self._deadline.left < 0:
+            raise _OutOfTime
+        self._show_life()
+
+    def _show_life(self) -> None:
+        if time.monotonic() - self._renewed > min(_RENEW_SECONDS, self._context.settings.job_lease_seconds / 3):
+            self._context.writer.renew(self._job)
+            self._renewed = time.monotonic()

@@ -1,0 +1,30 @@
+"""``python -m subscriber``: follow the streams of all hosts until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from chalicelib import settings, telemetry
+from chalicelib.crawl.context import Context
+from subscriber.supervisor import Supervisor
+
+
+async def main() -> None:
+    """Run one subscriber with the settings of the environment."""
+    supervisor = Supervisor(Context(settings.current()))
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, supervisor.stop)
+    await supervisor.run()
+
+
+if __name__ == "__main__":
+    try:
+        telemetry.configure(settings.current().log_format)
+        uvloop.run(main())
+    except settings.InvalidSetting as error:
+        sys.exit(f"settings: {error}")

@@ -1,0 +1,264 @@
+"""One host's stream: open it, read it, keep its cursor behind the data, and open it again, forever.
+
+Invariants of the stream and how they are kept:
+
+- the cursor is saved behind the data: ``CursorTracker`` knows the last seq up to which all is durable;
+- no gap: whatever does not continue the saved cursor begins a new epoch, which makes the host due to be crawled, and the crawl
+  begins after the stream is open;
+- a host is never given up: back-off with full jitter grows to a cap and stays there; a requestCrawl ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from chalicelib.atproto.errors import AtprotoError, MalformedFrame
+from chalicelib.atproto.events import (
+    AccountEvent,
+    CommitEvent,
+    ErrorEvent,
+    IdentityEvent,
+    InfoEvent,
+    SyncEvent,
+    decode_frame,
+    peek,
+)
+from chalicelib.atproto.syntax import Origin
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.queue import HostJob
+from chalicelib.index.tables import HostRow
+from chalicelib.telemetry import log
+from subscriber.cursor import CursorTracker
+from subscriber.pipeline import Pipeline
+
+MAX_OPEN = 2_000
+"""Events of one stream that may be begun and not done; beyond, the stream is not read."""
+MAX_OPEN_BYTES = 32_000_000
+BACKOFF_SECONDS = 1.0
+STABLE_SECONDS = 60.0
+"""A connection that lasted so long ends the back-off."""
+EPOCH_SECONDS = 30.0
+"""A stream that runs backwards begins a new epoch at most so often; more often, it is closed."""
+TOO_BIG = 1009
+"""Close code of a message over the limit (RFC 6455, section 7.4.1)."""
+
+T = TypeVar("T")
+
+
+class LeaseLost(Exception):
+    """Somebody else is the owner of this host now."""
+
+
+class _StreamBroken(Exception):
+    """The stream must be closed and opened again. ``skip``: without the cursor, since the same would come again."""
+
+    def __init__(self, message: str, *, skip: bool = False) -> None:
+        super().__init__(message)
+        self.skip = skip
+
+
+class Connection:
+    """Follows the stream of one host as its owner. ``run`` ends when the lease is lost or the task is cancelled."""
+
+    def __init__(self, context: Context, pipeline: Pipeline, executor: Executor, *, row: HostRow, owner: str) -> None:
+        self._context = context
+        self._pipeline = pipeline
+        self._executor = executor
+        self._row = row
+        self._owner = owner
+        self.origin = Origin.parse_key(row.origin)
+        self._tracker = CursorTracker(_whole(row.cursor))
+        self._last_seq: int | None = None
+        self._open_bytes = 0
+        self._room = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._saved = _whole(row.cursor)
+        self._saving = asyncio.Lock()
+        self._epoch_began = -EPOCH_SECONDS
+        self._malformed_at: int | None = None
+        self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self.is_open = False
+        self.events = 0
+        """Frames that were read since the start."""
+
+    def wake(self) -> None:
+        """The host announced itself: try again now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the stream open. Raises ``LeaseLost``."""
+        saver = asyncio.get_running_loop().create_task(self._save_regularly())
+        try:
+            await self._reconnect_forever(saver)
+        finally:
+            saver.cancel()
+
+    async def _reconnect_forever(self, saver: asyncio.Task[None]) -> None:
+        failures = 0
+        while True:
+            opened = time.monotonic()
+            try:
+                await self._stream(saver)
+                error = "the host closed the stream"
+            except _StreamBroken as broken:
+                error = str(broken)
+                if broken.skip:
+                    await self._new_epoch(error)
+            except (AtprotoError, ConnectionClosed, OSError, TimeoutError) as failure:
+                error = f"{type(failure).__name__}: {failure}"
+            if self.is_open and time.monotonic() - opened > STABLE_SECONDS:
+                failures = 0
+            if failures == 0 or self.is_open:
+                await self._note(error)
+            self.is_open = False
+            log("stream-closed", host=str(self.origin), error=error, failures=failures)
+            ceiling = min(self._context.settings.reconnect_cap_seconds, BACKOFF_SECONDS * 2 ** min(failures, 20))
+            failures += 1
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._jitter.uniform(0, ceiling))
+                failures = 0
+            except TimeoutError:
+                pass
+
+    async def _stream(self, saver: asyncio.Task[None]) -> None:
+        settings = self._context.settings
+        cursor = self._tracker.durable
+        url = f"{self.origin.websocket_url}/xrpc/com.atproto.sync.subscribeRepos"
+        async with self._context.door.websocket(
+            url if cursor is None else f"{url}?cursor={cursor}",
+            max_bytes=settings.max_frame_bytes,
+            connect_timeout=settings.connect_seconds,
+            ping_interval=settings.ping_seconds,
+        ) as socket:
+            await self._note(None)
+            if cursor is None:
+                await self._new_epoch("no cursor")
+            self._last_seq = cursor
+            followed = await self._pipeline.follow(self.origin)
+            self.is_open = True
+            log("stream-open", host=str(self.origin), cursor=cursor, epoch=int(self._row.epoch), followed=followed)
+            await self._read(socket, saver)
+
+    async def _read(self, socket: ClientConnection, saver: asyncio.Task[None]) -> None:
+        try:
+            while True:
+                frame = await socket.recv(decode=False)
+                if saver.done():
+                    saver.result()
+                self.events += 1
+                if not self._is_foreign(frame):
+                    await self._take(bytes(frame))
+        except MalformedFrame as error:
+            again = self._malformed_at is not None and self._malformed_at == (self._last_seq or 0)
+            self._malformed_at = self._last_seq or 0
+            raise _StreamBroken(f"malformed frame after {self._last_seq}: {error}", skip=again) from error
+        except ConnectionClosed as error:
+            if error.sent is not None and error.sent.code == TOO_BIG:
+                raise _StreamBroken(f"a frame of more than {self._context.settings.max_frame_bytes} bytes", skip=True) from error
+            raise
+
+    def _is_foreign(self, frame: bytes) -> bool:
+        """Whether the frame is a commit that cannot concern us; then it is skipped, undecoded."""
+        seen = peek(frame)
+        if seen is None or seen.kind != "#commit" or seen.seq is None:
+            return False
+        if self._last_seq is not None and seen.seq <= self._last_seq:
+            return False
+        if self._pipeline.concerns(seen.did, frame):
+            return False
+        self._last_seq = seen.seq
+        self._tracker.skip(seen.seq)
+        return True
+
+    async def _take(self, frame: bytes) -> None:
+        event = decode_frame(frame)
+        match event:
+            case CommitEvent() | SyncEvent() | IdentityEvent() | AccountEvent():
+                if not await self._follows(event.seq):
+                    return
+                tracker, seq, size = self._tracker, event.seq, len(frame)
+                tracker.begin(seq)
+                self._open_bytes += size
+                self._pipeline.submit(self.origin, event, size, lambda: self._done(tracker, seq, size))
+                while self._tracker.open > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
+                    self._room.clear()
+                    await self._room.wait()
+            case InfoEvent(name="OutdatedCursor"):
+                await self._new_epoch("OutdatedCursor")
+            case ErrorEvent():
+                # A cursor of the future means that the host's stream began anew, as after a restore from a backup.
+                raise _StreamBroken(f"{event.error}: {event.message or ''}", skip=event.error == "FutureCursor")
+            case _:
+                pass
+
+    async def _follows(self, seq: int) -> bool:
+        """Whether the event is to be taken: not if it is the last one once more. A stream that runs backwards has begun anew."""
+        if self._last_seq is not None and seq == self._last_seq:
+            return False
+        if self._last_seq is not None and seq < self._last_seq:
+            await self._new_epoch(f"seq went back from {self._last_seq} to {seq}")
+        self._last_seq = seq
+        return True
+
+    def _done(self, tracker: CursorTracker, seq: int, size: int) -> None:
+        tracker.done(seq)
+        self._open_bytes -= size
+        self._room.set()
+
+    # -- the host's row
+
+    async def _new_epoch(self, reason: str) -> None:
+        """Forget the cursor and have the host crawled."""
+        if time.monotonic() - self._epoch_began < EPOCH_SECONDS and self.is_open:
+            raise _StreamBroken(f"too many new epochs: {reason}")
+        self._epoch_began = time.monotonic()
+        async with self._saving:
+            row = await self._run(self._context.hosts.new_epoch, self._row, self._owner, reason=reason)
+            if row is None:
+                raise LeaseLost(str(self.origin))
+            self._row = row
+            self._tracker = CursorTracker()
+            self._saved = None
+        log("new-epoch", host=str(self.origin), epoch=int(row.epoch), reason=reason)
+        await self._run(self._context.queue.send, HostJob(self.origin))
+
+    async def _note(self, error: str | None) -> None:
+        if not await self._run(self._context.hosts.note_stream, self._row.origin, self._owner, error=error):
+            raise LeaseLost(str(self.origin))
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._context.settings.cursor_seconds)
+            try:
+                await self.save()
+            except LeaseLost:
+                raise
+            except Exception as error:  # the table's fault: the cursor stays behind, and is saved the next time
+                log("cursor-not-saved", host=str(self.origin), error=repr(error))
+
+    async def save(self) -> None:
+        """Save the chains and then the cursor, if it has moved. Raises ``LeaseLost``."""
+        async with self._saving:
+            durable = self._tracker.durable
+            await self._pipeline.save_chains(self.origin)
+            if durable is None or durable == self._saved:
+                return
+            if not await self._run(self._context.hosts.save_cursor, self._row, self._owner, durable):
+                raise LeaseLost(str(self.origin))
+            self._saved = durable
+
+    async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)

@@ -1,0 +1,390 @@
+"""From events to effects: what a frame of a stream does to the index.
+
+Frames that cannot matter are dropped before they are decoded. The others go, repo by repo, through a *lane*: the events of one
+repo in their order, one at a time, lanes beside each other. A lane verifies a commit against the repo's chain and applies
+it; whatever it cannot apply becomes a durable request to crawl the repo. Either way the event is then done, and the cursor
+may pass it.
+
+    frame -> peek -> (nothing of ours) -> skipped
+                 `-> lane of the repo -> verified, continues the chain -> applied in one transaction
+                                      |- a job is writing the repo     -> waits for it to land, then goes on
+                                      `- anything else                 -> desynchronized: crawl again
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from chalicelib.atproto.cid import cid_to_text
+from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
+from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, SyncEvent
+from chalicelib.atproto.identity import Identity
+from chalicelib.atproto.mst import EMPTY_TREE
+from chalicelib.atproto.repo import VerifiedCommit, verify_commit, verify_sync
+from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.queue import RepoJob
+from chalicelib.crawl.repo_job import CLOCK_SKEW_MS
+from chalicelib.index import repo_state
+from chalicelib.index.errors import Superseded, TooLarge
+from chalicelib.index.tables import RepoRow
+from chalicelib.telemetry import log
+
+RepoEvent = CommitEvent | SyncEvent | IdentityEvent | AccountEvent
+
+LANE_BYTES = 16_000_000
+"""Bytes of frames that may wait in one lane while the repo is crawled; beyond, it is crawled once more instead."""
+MEMORY = 200_000
+"""Repos that are kept in memory at most."""
+TRAIL = 256
+"""Steps of a chain that are remembered since it was last saved."""
+REFRESH_MS = 60_000
+"""A DID document is fetched again because of a stream's events at most so often."""
+_POLL_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Repo:
+    """A repo as the stream knows it: its row as it was last read or written, and the chain that was followed since."""
+
+    row: RepoRow
+    rev: str | None
+    data: str | None
+    trail: deque[tuple[str | None, str | None]] = field(default_factory=lambda: deque(maxlen=TRAIL))
+    identity_after: int = 0
+    """The DID document must have been fetched after that moment (UTC ms)."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the chain was followed further than what is stored."""
+        return self.rev != self.row.rev
+
+    def advance(self, rev: str, data: str) -> None:
+        """Follow the chain through a commit that changed nothing wanted."""
+        self.trail.append((self.rev, self.data))
+        self.rev, self.data = rev, data
+
+    def reset(self, row: RepoRow) -> None:
+        """Take over a row that was read or written, keeping the chain if it is the continuation of that row."""
+        self.row = row
+        if (row.rev, row.data) not in self.trail:
+            self.rev, self.data = row.rev, row.data
+            self.trail.clear()
+
+
+@dataclass
+class _Item:
+    event: RepoEvent
+    size: int
+    source: Origin
+    done: Callable[[], None]
+
+
+class _Lane:
+    def __init__(self) -> None:
+        self.items: deque[_Item] = deque()
+        self.bytes = 0
+        self.task: asyncio.Task[None] | None = None
+
+
+class Pipeline:
+    """Carries out events. One per process; belongs to the event loop, and writes in threads of ``executor``."""
+
+    def __init__(self, context: Context, executor: Executor) -> None:
+        self._context = context
+        self._executor = executor
+        self._needles = context.settings.collections.needles
+        self._repos: OrderedDict[str, Repo] = OrderedDict()
+        self._lanes: dict[str, _Lane] = {}
+        self.counts: Counter[str] = Counter()
+        """What became of events, by kind of outcome, since the start."""
+
+    # -- what concerns us
+
+    def concerns(self, did: str | None, frame: bytes) -> bool:
+        """Whether a commit may matter: its repo is in scope, or the frame may change something wanted."""
+        if did is not None and did in self._repos:
+            return True
+        return any(needle in frame for needle in self._needles)
+
+    async def follow(self, origin: Origin) -> int:
+        """Know the repos in scope of a host, so that their chains are followed. Returns how many there are."""
+
+        def load() -> list[RepoRow]:
+            repos = self._context.tables.repos
+            keys = [Did(row.did) for row in repos.by_host.query(str(origin))]
+            return list(self._context.writer.load_many(keys).values())
+
+        rows = await self._run(load)
+        for row in rows:
+            if row.did not in self._repos:
+                self._remember(row)
+        return len(rows)
+
+    # -- events in
+
+    def submit(self, source: Origin, event: RepoEvent, size: int, done: Callable[[], None]) -> None:
+        """Carry out an event; ``done`` is called in the event loop when its effect is durable."""
+        key = canonical_did(event.did)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
+        lane.items.append(_Item(event, size, source, done))
+        lane.bytes += size
+        if lane.task is None:
+            lane.task = asyncio.get_running_loop().create_task(self._drive(key, lane))
+
+    async def settle(self) -> None:
+        """Wait until every event that was submitted is done."""
+        while tasks := [lane.task for lane in self._lanes.values() if lane.task is not None]:
+            await asyncio.wait(tasks)
+
+    def abandon(self) -> None:
+        """Stop all lanes where they are; what is not done stays before the cursor."""
+        for lane in self._lanes.values():
+            if lane.task is not None:
+                lane.task.cancel()
+
+    async def save_chains(self, origin: Origin) -> None:
+        """Save how far the chains of the host's repos were followed; comes before the host's cursor is saved."""
+        for repo in [repo for repo in self._repos.values() if repo.is_ahead and repo.row.host == str(origin)]:
+            rev, data = repo.rev, repo.data
+            if rev is None or data is None or repo.row.did in self._lanes:
+                continue
+            try:
+                row = await self._run(self._context.writer.save_chain, repo.row, rev=rev, data=data)
+            except Superseded:
+                await self._reload(repo)
+            else:
+                repo.trail.append((row.rev, row.data))
+                repo.reset(row)
+
+    # -- lanes
+
+    async def _drive(self, key: str, lane: _Lane) -> None:
+        pauses = iter(_POLL_SECONDS)
+        while lane.items:
+            item = lane.items[0]
+            try:
+                outcome = await self._handled(item, lane)
+            except Exception as error:  # our own fault or the table's: the event stays before the cursor, and is tried again
+                log("event-failed", did=item.event.did, error=repr(error))
+                self.counts["retried"] += 1
+                await asyncio.sleep(next(pauses, _POLL_SECONDS[-1]))
+                continue
+            pauses = iter(_POLL_SECONDS)
+            self.counts[outcome] += 1
+            for _ in range(len(lane.items) if outcome == "overrun" else 1):
+                done = lane.items.popleft()
+                lane.bytes -= done.size
+                done.done()
+        del self._lanes[key]
+
+    async def _handled(self, item: _Item, lane: _Lane) -> str:
+        try:
+            return await self._handle(item, lane)
+        except AtprotoError as error:  # a DID document that can't be had, say: a repo job finds out, and keeps trying
+            log("event-unverified", did=item.event.did, error=str(error))
+            return await self._desynchronize(item.event.did, f"unverified: {type(error).__name__}")
+
+    async def _handle(self, item: _Item, lane: _Lane) -> str:
+        match item.event:
+            case CommitEvent():
+                return await self._commit(item.event, item.source, lane)
+            case SyncEvent():
+                return await self._sync(item.event, item.source)
+            case IdentityEvent():
+                return await self._identity(item.event)
+            case AccountEvent():
+                return await self._account(item.event)
+
+    # -- commits
+
+    async def _commit(self, event: CommitEvent, source: Origin, lane: _Lane) -> str:
+        scope = self._context.settings.collections
+        repo = await self._lookup(event.did)
+        if repo is None or not repo.row.collections:
+            wanted = event.too_big or any(scope.wants_key(op.path.encode()) for op in event.ops)
+            if not wanted:
+                return "unwanted"
+        if repo is None:
+            identity = await self._run(self._context.identities.get, event.did)
+            if identity.pds != source:
+                return "no-authority"
+            return await self._desynchronize(event.did, "new")
+        while True:
+            outcome = await self._settled_row(repo, lane)
+            if outcome is not None:
+                return outcome
+            if repo.rev is not None and event.rev <= repo.rev:
+                return "duplicate"
+            try:
+                commit = await self._verify(event, source, repo)
+            except VerificationFailed as error:
+                if error.reason == "no-authority":
+                    return error.reason
+                return await self._desynchronize(event.did, error.reason)
+            break_ = self._break_in_chain(repo, commit)
+            if break_ is not None:
+                return await self._desynchronize(event.did, break_)
+            if not commit.changes:
+                repo.advance(commit.rev, cid_to_text(commit.data))
+                return "followed"
+            try:
+                row = await self._run(self._context.writer.apply, repo.row, commit)
+            except Superseded:
+                await self._reload(repo)
+            except TooLarge:
+                return await self._desynchronize(event.did, "too-large")
+            else:
+                repo.trail.clear()
+                repo.reset(row)
+                log("applied", did=event.did, rev=event.rev, changes=len(commit.changes))
+                return "applied"
+
+    async def _settled_row(self, repo: Repo, lane: _Lane) -> str | None:
+        """Wait until no job writes the repo. ``None`` once its state is one that a commit can continue; else the outcome."""
+        if repo.row.sync == "synced" and repo.row.job is None:
+            return None
+        await self._reload(repo)
+        pauses = iter(_POLL_SECONDS)
+        while repo.row.job is not None:
+            limit = self._context.settings.queued_commits
+            if len(lane.items) > limit or lane.bytes > LANE_BYTES:
+                await self._desynchronize(Did(repo.row.did), "overrun")
+                return "overrun"
+            await asyncio.sleep(next(pauses, _POLL_SECONDS[-1]))
+            await self._reload(repo)
+        if repo.row.sync == "synced":
+            return None
+        if repo_state.is_pending(repo.row):
+            return "awaits-crawl"  # that crawl begins after this commit, and will see it
+        return await self._desynchronize(Did(repo.row.did), repo.row.reason or "new")
+
+    async def _verify(self, event: CommitEvent, source: Origin, repo: Repo) -> VerifiedCommit:
+        scope = self._context.settings.collections
+        identity = await self._run(self._context.identities.get, event.did, newer_than=repo.identity_after)
+        if identity.pds != source:
+            identity = await self._refreshed(event.did, repo) or identity
+            if identity.pds != source:
+                raise VerificationFailed("no-authority", f"its DID document names {identity.pds}, not {source}")
+        if identity.key is None:
+            raise VerificationFailed("no-key", "its DID document names no signing key that can be used")
+        try:
+            commit = verify_commit(event, identity.key, scope)
+        except BadSignature:
+            fresh = await self._refreshed(event.did, repo)
+            if fresh is None or fresh.key is None or fresh.key == identity.key:
+                raise
+            commit = verify_commit(event, fresh.key, scope)
+        if tid_to_microseconds(commit.rev) // 1000 > self._context.clock() + CLOCK_SKEW_MS:
+            raise VerificationFailed("rev-in-the-future")
+        return commit
+
+    def _break_in_chain(self, repo: Repo, commit: VerifiedCommit) -> str | None:
+        """Why the commit does not continue the repo's chain, if it does not."""
+        if commit.inverted:
+            if commit.prev_data is None or cid_to_text(commit.prev_data) != repo.data:
+                return "prev-data-mismatch"
+        elif self._context.settings.strict_prev_data:
+            return "no-prev-data"
+        if commit.since != repo.rev and not (commit.since is None and not commit.inverted):
+            return "since-mismatch"
+        return None
+
+    async def _refreshed(self, did: Did, repo: Repo) -> Identity | None:
+        """The identity from a newly fetched document, unless that was done a short while ago."""
+        now = self._context.clock()
+        if now - repo.identity_after < REFRESH_MS:
+            return None
+        repo.identity_after = now
+        return await self._run(self._context.identities.refresh, did)
+
+    # -- the other events: each is a reason to ask
+
+    async def _sync(self, event: SyncEvent, source: Origin) -> str:
+        repo = await self._lookup(event.did)
+        identity = await self._run(self._context.identities.get, event.did)
+        if identity.pds != source or identity.key is None:
+            return "no-authority"
+        if repo is not None:
+            if repo.rev is not None and event.rev < repo.rev:
+                return "duplicate"
+            if repo.rev == event.rev and repo.row.sync == "synced" and repo.row.job is None:
+                commit = verify_sync(event, identity.key)
+                if cid_to_text(commit.data) == repo.data:
+                    return "duplicate"
+        elif verify_sync(event, identity.key).data == EMPTY_TREE:
+            return "unwanted"
+        return await self._desynchronize(event.did, "sync-event")
+
+    async def _identity(self, event: IdentityEvent) -> str:
+        repo = await self._lookup(event.did)
+        if repo is None:
+            return "unwanted"
+        repo.identity_after = self._context.clock()
+        if not repo.row.collections:
+            return "unwanted"
+        return await self._ask(event.did, refresh=True)
+
+    async def _account(self, event: AccountEvent) -> str:
+        repo = await self._lookup(event.did)
+        if repo is None:
+            return "unwanted"
+        await self._reload(repo)
+        row = repo.row
+        if row.job is None and not repo_state.is_pending(row) and row.active == event.active and row.status == event.status:
+            return "duplicate"
+        claim = "active" if event.active else event.status or "deactivated"
+        return await self._ask(event.did, claim=claim)
+
+    # -- parts
+
+    async def _desynchronize(self, did: Did, reason: str) -> str:
+        log("desynchronized", did=did, reason=reason)
+        await self._ask(did, desynchronized=reason)
+        repo = self._repos.get(canonical_did(did))
+        if repo is None:
+            await self._lookup(did)
+        else:
+            await self._reload(repo)
+        return f"desynchronized:{reason}"
+
+    async def _ask(self, did: Did, **request: Any) -> str:
+        def ask() -> None:
+            if self._context.writer.ask(did, **request):
+                self._context.queue.send(RepoJob(did))
+
+        await self._run(ask)
+        return "asked"
+
+    async def _lookup(self, did: Did) -> Repo | None:
+        """The repo in memory, or from the table; ``None`` if there is no row."""
+        key = canonical_did(did)
+        repo = self._repos.get(key)
+        if repo is None:
+            row = await self._run(self._context.writer.load, did)
+            return None if row is None else self._remember(row)
+        self._repos.move_to_end(key)
+        return repo
+
+    async def _reload(self, repo: Repo) -> None:
+        row = await self._run(self._context.writer.load, Did(repo.row.did))
+        if row is not None:
+            repo.reset(row)
+
+    def _remember(self, row: RepoRow) -> Repo:
+        repo = self._repos[row.did] = Repo(row, row.rev, row.data)
+        while len(self._repos) > MEMORY:
+            self._repos.popitem(last=False)
+        return repo
+
+    async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
