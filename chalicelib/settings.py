@@ -76,21 +76,36 @@ def _seconds(default: float, low: float, high: float, help_text: str) -> Any:
 class Settings:
     """All settings of the service. Build with ``read``; tests may build a variant with ``dataclasses.replace``."""
 
-    collections: Scope = _setting("io.atcr.*", Scope.parse, "Collections to index: NSIDs, comma-separated; a final .* takes all below")
+    collections: Scope = _setting(
+        "io.atcr.*", Scope.parse, "Collections to index: NSIDs, comma-separated; a final .* takes all below"
+    )
     authoritative: Scope | None = _setting(
-        "", lambda text: Scope.parse(text) if text else None,
+        "",
+        lambda text: Scope.parse(text) if text else None,
         "Collections whose listing is complete and may be answered; empty: all that are indexed",
     )
     plc_url: str = _setting("https://plc.directory", _url, "PLC directory for did:plc")
-    allow_private_hosts: bool = _setting("false", _boolean, "Development mode: localhost, IP addresses, http and any port are allowed")
-    user_agent: str = _setting(f"atcr-discovery/{VERSION}", str, "User-Agent of all outgoing requests; add a URL or an address to be reached at")
+    allow_private_hosts: bool = _setting(
+        "false", _boolean, "Development mode: localhost, IP addresses, http and any port are allowed"
+    )
+    user_agent: str = _setting(
+        f"atcr-discovery/{VERSION}",
+        str,
+        "User-Agent of all outgoing requests; add a URL or an address to be reached at",
+    )
     log_format: str = _setting("json", _one_of("json", "text"), "json for machines, text for people")
 
-    table_prefix: str = _setting("atcr-discovery-dev", str, "The DynamoDB tables are named PREFIX-hosts, PREFIX-repos, ...")
+    table_prefix: str = _setting(
+        "atcr-discovery-dev", str, "The DynamoDB tables are named PREFIX-hosts, PREFIX-repos, ..."
+    )
     queue_url: str = _setting("", str, "URL of the SQS queue of crawl jobs")
 
-    recrawl_hours: float = _seconds(12, 0.01, 24 * 30, "A host is crawled again after so many hours, whatever its stream said")
-    confirm_hours: float = _seconds(24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours")
+    recrawl_hours: float = _seconds(
+        12, 0.01, 24 * 30, "A host is crawled again after so many hours, whatever its stream said"
+    )
+    confirm_hours: float = _seconds(
+        24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours"
+    )
     job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")
     job_lease_seconds: float = _seconds(60, 2, 900, "A job that shows no progress for so long is taken to be dead")
     crawl_concurrency: int = _integer(4, 1, 64, "Requests at a time to one host during a crawl")
@@ -102,15 +117,21 @@ class Settings:
 
     cursor_seconds: float = _seconds(5, 0.05, 300, "Cursors and chain states are saved so often, if they changed")
     heartbeat_seconds: float = _seconds(5, 0.2, 60, "The subscriber's heartbeat")
-    lease_seconds: float = _seconds(20, 1, 600, "A subscriber without a heartbeat for so long has lost its hosts to the others")
+    lease_seconds: float = _seconds(
+        20, 1, 600, "A subscriber without a heartbeat for so long has lost its hosts to the others"
+    )
     discover_seconds: float = _seconds(1, 0.05, 60, "The subscriber looks for new hosts so often")
     ping_seconds: float = _seconds(30, 0.5, 600, "Websocket ping interval and time for its pong")
     connect_seconds: float = _seconds(15, 0.5, 120, "Time limit to open a stream")
-    reconnect_cap_seconds: float = _seconds(900, 0.1, 24 * 3600, "Longest back-off between two attempts to open a stream")
+    reconnect_cap_seconds: float = _seconds(
+        900, 0.1, 24 * 3600, "Longest back-off between two attempts to open a stream"
+    )
     max_frame_bytes: int = _integer(6_000_000, 1_000, 10**9, "Largest stream frame; the protocol's limit is 5 MB")
     queued_commits: int = _integer(1000, 1, 10**6, "Commits of one repo that wait in memory while it is crawled")
     stream_workers: int = _integer(16, 1, 256, "Threads of the subscriber that write to the tables")
-    strict_prev_data: bool = _setting("false", _boolean, "Refuse commits without prevData (hosts from before Sync v1.1)")
+    strict_prev_data: bool = _setting(
+        "false", _boolean, "Refuse commits without prevData (hosts from before Sync v1.1)"
+    )
 
     @property
     def answered(self) -> Scope:
@@ -130,8 +151,13 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
             values[item.name] = item.metadata["parse"](text)
         except (ValueError, InvalidSyntax) as fault:
             faults.append(f"{name}={text!r}: {fault}")
-    known = {PREFIX + item.name.upper() for item in fields(Settings)} | {PREFIX + "LOCAL_DIR", PREFIX + "WORKER_THREADS"}
-    faults += [f"{name}: there is no such setting" for name in sorted(source) if name.startswith(PREFIX) and name not in known]
+    known = {PREFIX + item.name.upper() for item in fields(Settings)} | {
+        PREFIX + "LOCAL_DIR",
+        PREFIX + "WORKER_THREADS",
+    }
+    faults += [
+        f"{name}: there is no such setting" for name in sorted(source) if name.startswith(PREFIX) and name not in known
+    ]
     if faults:
         raise InvalidSetting("; ".join(faults))
     return Settings(**values)
@@ -146,7 +172,8 @@ def current() -> Settings:
 def example() -> str:
     """The text of ``.env.example``: every setting with its help and default."""
     return "\n".join(
-        f"# {item.metadata['help']}\n{PREFIX}{item.name.upper()}={item.metadata['default']}\n" for item in fields(Settings)
+        f"# {item.metadata['help']}\n{PREFIX}{item.name.upper()}={item.metadata['default']}\n"
+        for item in fields(Settings)
     )
 
 

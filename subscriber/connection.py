@@ -17,10 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
-
-from chalicelib.atproto.errors import AtprotoError, MalformedFrame
 from chalicelib.atproto.events import (
     AccountEvent,
     CommitEvent,
@@ -31,6 +27,10 @@ from chalicelib.atproto.events import (
     decode_frame,
     peek,
 )
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from chalicelib.atproto.errors import AtprotoError, MalformedFrame
 from chalicelib.atproto.syntax import Origin
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
@@ -45,7 +45,7 @@ MAX_OPEN_BYTES = 32_000_000
 BACKOFF_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 """A connection that lasted so long ends the back-off."""
-EPOCH_SECONDS = 30.0
+BACKWARDS_SECONDS = 30.0
 """A stream that runs backwards begins a new epoch at most so often; more often, it is closed."""
 TOO_BIG = 1009
 """Close code of a message over the limit (RFC 6455, section 7.4.1)."""
@@ -82,36 +82,35 @@ class Connection:
         self._wake = asyncio.Event()
         self._saved = _whole(row.cursor)
         self._saving = asyncio.Lock()
-        self._epoch_began = -EPOCH_SECONDS
+        self._ran_backwards = -BACKWARDS_SECONDS
         self._malformed_at: int | None = None
         self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self.is_open = False
         self.events = 0
         """Frames that were read since the start."""
 
-    def wake(self) -> None:
-        """The host announced itself: try again now."""
+    async def attend(self) -> None:
+        """The host announced itself, or repos of it came into scope: connect now, and know those repos."""
         self._wake.set()
+        await self._pipeline.follow(self.origin)
 
     async def run(self) -> None:
         """Keep the stream open. Raises ``LeaseLost``."""
-        saver = asyncio.get_running_loop().create_task(self._save_regularly())
-        try:
-            await self._reconnect_forever(saver)
-        finally:
-            saver.cancel()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._save_regularly())
+            both.create_task(self._reconnect_forever())
 
-    async def _reconnect_forever(self, saver: asyncio.Task[None]) -> None:
+    async def _reconnect_forever(self) -> None:
         failures = 0
         while True:
             opened = time.monotonic()
             try:
-                await self._stream(saver)
+                await self._stream()
                 error = "the host closed the stream"
             except _StreamBroken as broken:
                 error = str(broken)
                 if broken.skip:
-                    await self._new_epoch(error)
+                    self._tracker = CursorTracker()  # opened without a cursor, the stream begins a new epoch
             except (AtprotoError, ConnectionClosed, OSError, TimeoutError) as failure:
                 error = f"{type(failure).__name__}: {failure}"
             if self.is_open and time.monotonic() - opened > STABLE_SECONDS:
@@ -129,9 +128,10 @@ class Connection:
             except TimeoutError:
                 pass
 
-    async def _stream(self, saver: asyncio.Task[None]) -> None:
+    async def _stream(self) -> None:
         settings = self._context.settings
         cursor = self._tracker.durable
+        self._tracker = CursorTracker(cursor)  # what is still open comes again, and is done again
         url = f"{self.origin.websocket_url}/xrpc/com.atproto.sync.subscribeRepos"
         async with self._context.door.websocket(
             url if cursor is None else f"{url}?cursor={cursor}",
@@ -146,14 +146,12 @@ class Connection:
             followed = await self._pipeline.follow(self.origin)
             self.is_open = True
             log("stream-open", host=str(self.origin), cursor=cursor, epoch=int(self._row.epoch), followed=followed)
-            await self._read(socket, saver)
+            await self._read(socket)
 
-    async def _read(self, socket: ClientConnection, saver: asyncio.Task[None]) -> None:
+    async def _read(self, socket: ClientConnection) -> None:
         try:
             while True:
                 frame = await socket.recv(decode=False)
-                if saver.done():
-                    saver.result()
                 self.events += 1
                 if not self._is_foreign(frame):
                     await self._take(bytes(frame))
@@ -163,7 +161,9 @@ class Connection:
             raise _StreamBroken(f"malformed frame after {self._last_seq}: {error}", skip=again) from error
         except ConnectionClosed as error:
             if error.sent is not None and error.sent.code == TOO_BIG:
-                raise _StreamBroken(f"a frame of more than {self._context.settings.max_frame_bytes} bytes", skip=True) from error
+                raise _StreamBroken(
+                    f"a frame of more than {self._context.settings.max_frame_bytes} bytes", skip=True
+                ) from error
             raise
 
     def _is_foreign(self, frame: bytes) -> bool:
@@ -205,6 +205,9 @@ class Connection:
         if self._last_seq is not None and seq == self._last_seq:
             return False
         if self._last_seq is not None and seq < self._last_seq:
+            if time.monotonic() - self._ran_backwards < BACKWARDS_SECONDS:
+                raise _StreamBroken(f"seq went back from {self._last_seq} to {seq}, again")
+            self._ran_backwards = time.monotonic()
             await self._new_epoch(f"seq went back from {self._last_seq} to {seq}")
         self._last_seq = seq
         return True
@@ -218,9 +221,6 @@ class Connection:
 
     async def _new_epoch(self, reason: str) -> None:
         """Forget the cursor and have the host crawled."""
-        if time.monotonic() - self._epoch_began < EPOCH_SECONDS and self.is_open:
-            raise _StreamBroken(f"too many new epochs: {reason}")
-        self._epoch_began = time.monotonic()
         async with self._saving:
             row = await self._run(self._context.hosts.new_epoch, self._row, self._owner, reason=reason)
             if row is None:

@@ -1,7 +1,7 @@
 """How far a stream's effects are durable.
 
-    seq:      10   11   12   13   14          events begin in the order of the stream and end in any order;
-    state:   done done  open done skipped     the cursor stands before the first one that is still open: at 11
+seq:      10   11   12   13   14          events begin in the order of the stream and end in any order;
+state:   done done  open done skipped     the cursor stands before the first one that is still open: at 11
 """
 
 from __future__ import annotations

@@ -20,12 +20,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from chalicelib.atproto.cid import cid_to_text
-from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
 from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, SyncEvent
 from chalicelib.atproto.identity import Identity
-from chalicelib.atproto.mst import EMPTY_TREE
 from chalicelib.atproto.repo import VerifiedCommit, verify_commit, verify_sync
+
+from chalicelib.atproto.cid import cid_to_text
+from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
+from chalicelib.atproto.mst import EMPTY_TREE
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import RepoJob
@@ -174,7 +175,9 @@ class Pipeline:
             item = lane.items[0]
             try:
                 outcome = await self._handled(item, lane)
-            except Exception as error:  # our own fault or the table's: the event stays before the cursor, and is tried again
+            except (
+                Exception
+            ) as error:  # our own fault or the table's: the event stays before the cursor, and is tried again
                 log("event-failed", did=item.event.did, error=repr(error))
                 self.counts["retried"] += 1
                 await asyncio.sleep(next(pauses, _POLL_SECONDS[-1]))
@@ -340,7 +343,12 @@ class Pipeline:
             return "unwanted"
         await self._reload(repo)
         row = repo.row
-        if row.job is None and not repo_state.is_pending(row) and row.active == event.active and row.status == event.status:
+        if (
+            row.job is None
+            and not repo_state.is_pending(row)
+            and row.active == event.active
+            and row.status == event.status
+        ):
             return "duplicate"
         claim = "active" if event.active else event.status or "deactivated"
         return await self._ask(event.did, claim=claim)

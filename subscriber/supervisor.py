@@ -9,6 +9,7 @@ the owner, and records are written by compare-and-set, so one that wakes up late
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -57,20 +58,20 @@ class Supervisor:
         beat = 0.0
         try:
             while not self._stopping.is_set():
+                if time.monotonic() - self._alive_at > settings.lease_seconds:
+                    self._start_over()
                 try:
                     if time.monotonic() >= beat:
                         await self._heartbeat()
                         await self._inherit()
                         beat = time.monotonic() + settings.heartbeat_seconds
                     await self._discover()
-                except Exception as error:  # the table's fault: what is followed goes on, and the next round tries again
+                except (
+                    Exception
+                ) as error:  # the table's fault: what is followed goes on, and the next round tries again
                     log("supervisor-failed", error=repr(error))
-                if time.monotonic() - self._alive_at > settings.lease_seconds:
-                    await self._start_over()
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), settings.discover_seconds)
-                except TimeoutError:
-                    pass
         finally:
             await self._drain()
 
@@ -93,7 +94,7 @@ class Supervisor:
             if self._attention.get(key, 0) < at:
                 self._attention[key] = at
                 if key in self._connections:
-                    self._connections[key][0].wake()
+                    await self._connections[key][0].attend()
 
     async def _inherit(self) -> None:
         """Take the hosts of subscribers that have died."""
@@ -126,15 +127,16 @@ class Supervisor:
         log("host-taken", host=row.origin)
 
     async def _keep(self, key: str, connection: Connection) -> None:
-        while True:
+        lost = False
+        while not lost:
             try:
                 await connection.run()
-            except LeaseLost:
+            except* LeaseLost:
                 log("lease-lost", host=key)
                 self._connections.pop(key, None)
-                return
-            except Exception as error:  # our own fault or the table's: the host is not given up for it
-                log("connection-failed", host=key, error=repr(error))
+                lost = True
+            except* Exception as errors:  # our own fault or the table's: the host is not given up for it
+                log("connection-failed", host=key, error=repr(errors.exceptions))
                 await asyncio.sleep(1)
 
     # -- life and death
@@ -153,7 +155,7 @@ class Supervisor:
         await self._run(self._context.state.write, SUBSCRIBER, self._name, content, number=now)
         self._alive_at = began
 
-    async def _start_over(self) -> None:
+    def _start_over(self) -> None:
         """The heartbeat failed for longer than a lease: others may have the hosts by now."""
         log("leases-lost", name=self._name, hosts=len(self._connections))
         for _, task in self._connections.values():

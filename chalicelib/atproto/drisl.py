@@ -132,8 +132,8 @@ def _write_link(encoder: cbor2.CBOREncoder, link: Link) -> None:
 
 
 def _write_float(encoder: cbor2.CBOREncoder, value: float) -> None:
-    if not math.isfinite(value):
-        raise MalformedCbor("a float that is not a finite number")
+    if not math.isfinite(value) or (value == 0 and math.copysign(1, value) < 0):
+        raise MalformedCbor("a float that is not a number, infinite, or minus zero")
     encoder.write(struct.pack(">Bd", 0xFB, value))
 
 

@@ -178,7 +178,7 @@ def parse_origin(text: str, *, allow_private: bool) -> Origin:
     scheme, rest = _split_scheme(text, allow_private)
     for character, what in _NOT_IN_HOST.items():
         if character in rest:
-            raise InvalidSyntax(f"the hostname has {what} in it ({character!r}): {_shown(text)}")
+            raise InvalidSyntax(f"the hostname has {what} in it ({character!r})")
     host, port = _split_port(rest)
     host = _normal_host(host)
     why_private = _why_private(host)
@@ -255,9 +255,10 @@ def _punycode_offer(host: str) -> str:
     import idna  # here, as this message alone needs it
 
     try:
-        return f": write {_normal_host(idna.encode(host, uts46=True).decode())!r}"
+        ascii_host = _normal_host(idna.encode(host, uts46=True).decode())
     except (idna.IDNAError, InvalidSyntax):
         return ""
+    return "" if _why_private(ascii_host) else f": write {ascii_host!r}"
 
 
 def _why_private(host: str) -> str | None:

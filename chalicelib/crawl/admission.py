@@ -57,7 +57,9 @@ def request_crawl(context: Context, hostname: str) -> Origin:
         raise InvalidSyntax(str(error)) from error
     except RemoteError as error:
         context.hosts.admit(origin, confirmed=False, error=str(error))
-        raise HostNotFound(f"{origin} does not answer as a PDS ({error}); it will be tried again for a while") from error
+        raise HostNotFound(
+            f"{origin} does not answer as a PDS ({error}); it will be tried again for a while"
+        ) from error
     follow(context, origin)
     return origin
 

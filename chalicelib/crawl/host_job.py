@@ -1,8 +1,8 @@
 """Walking through the repos of a host.
 
-    listRepos, page by page -- is the repo known at this rev? --> skip
-                            |- a host of a few repos          --> brought up to date in place
-                            `- a large one                    --> probed; where something of ours shows, a repo job
+listRepos, page by page -- is the repo known at this rev? --> skip
+                        |- a host of a few repos          --> brought up to date in place
+                        `- a large one                    --> probed; where something of ours shows, a repo job
 """
 
 from __future__ import annotations

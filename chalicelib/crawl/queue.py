@@ -6,8 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.syntax import Did, Origin, parse_did
+from chalicelib.telemetry import log
 
 
 @dataclass(frozen=True)
@@ -57,5 +60,8 @@ class Queue:
         self._url = url
 
     def send(self, job: HostJob | RepoJob) -> None:
-        """Put the job into the queue."""
-        self._client.send_message(QueueUrl=self._url, MessageBody=to_body(job))
+        """Put the job into the queue. Where that fails, the sweep finds the work in the tables instead."""
+        try:
+            self._client.send_message(QueueUrl=self._url, MessageBody=to_body(job))
+        except (BotoCoreError, ClientError) as error:
+            log("queue-unavailable", job=to_body(job), error=str(error))

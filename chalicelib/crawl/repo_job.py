@@ -111,7 +111,9 @@ class _RepoJob:
             outcome = Outcome.HANDED_OVER
         except AtprotoError as error:
             reason = error.reason if isinstance(error, VerificationFailed) else type(error).__name__
-            writer.fail(job, f"{reason}: {error}", retry_after=error.retry_after if isinstance(error, RemoteError) else None)
+            writer.fail(
+                job, f"{reason}: {error}", retry_after=error.retry_after if isinstance(error, RemoteError) else None
+            )
             log("repo-failed", did=job.did, reason=reason, error=str(error))
             return Outcome.FAILED
         log("repo-done", did=job.did, outcome=outcome.value)
@@ -174,8 +176,16 @@ class _RepoJob:
             )
         with snapshot:
             self._check(snapshot, identity)
-            context.writer.land(job, snapshot, host=str(identity.pds), epoch=epoch, keep_on=self._keep_on)
-            log("repo-landed", did=job.did, rev=snapshot.commit.rev, records=snapshot.record_count, bytes=snapshot.bytes_read)
+            landed = context.writer.land(job, snapshot, host=str(identity.pds), epoch=epoch, keep_on=self._keep_on)
+            if landed.scope_host is not None and landed.scope_host != self._row.scope_host and identity.pds is not None:
+                context.hosts.attend(identity.pds)
+            log(
+                "repo-landed",
+                did=job.did,
+                rev=snapshot.commit.rev,
+                records=snapshot.record_count,
+                bytes=snapshot.bytes_read,
+            )
         return Outcome.LANDED
 
     def _check(self, snapshot: Snapshot, identity: Identity) -> None:

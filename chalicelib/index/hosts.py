@@ -96,7 +96,11 @@ class Hosts:
                 row.due_at.set(now + TOLD_MS),
                 row.failures.set(0),
             ]
-            self._update(origin, actions, row.owner.does_not_exist() & (row.status.does_not_exist() | (row.status == "unconfirmed")))
+            self._update(
+                origin,
+                actions,
+                row.owner.does_not_exist() & (row.status.does_not_exist() | (row.status == "unconfirmed")),
+            )
         else:
             actions += [
                 row.status.set("unconfirmed"),
@@ -112,7 +116,12 @@ class Hosts:
         Resets the back-off of the stream and of crawls; ``crawl``: makes the host due at once as well.
         """
         now = self._clock()
-        if row.announced_at is not None and now - row.announced_at < HEARTBEAT_MS and not row.failures and not row.stream_error:
+        if (
+            row.announced_at is not None
+            and now - row.announced_at < HEARTBEAT_MS
+            and not row.failures
+            and not row.stream_error
+        ):
             return False
         rows = self._rows
         actions: list[Action] = [rows.announced_at.set(now), rows.attention_at.set(now), rows.failures.set(0)]
@@ -169,7 +178,9 @@ class Hosts:
     def hand_over(self, crawl: HostCrawl) -> None:
         """Stop here; another job goes on from the saved page. Raises ``JobLost``."""
         rows = self._rows
-        self._held(crawl, [*self._without_job(), rows.due_shard.set(DUE_SHARD), rows.due_at.set(self._clock() + TOLD_MS)])
+        self._held(
+            crawl, [*self._without_job(), rows.due_shard.set(DUE_SHARD), rows.due_at.set(self._clock() + TOLD_MS)]
+        )
 
     def finish(self, crawl: HostCrawl, *, repo_count: int) -> bool:
         """The walk through the host's repos is complete. Returns whether it must be walked again now, because the stream
@@ -217,6 +228,11 @@ class Hosts:
         """A host that was unreachable when it announced itself has answered: follow it. Raises ``JobLost``."""
         rows = self._rows
         self._held(crawl, [rows.status.set("active"), rows.owner.set(NOBODY), rows.attention_at.set(self._clock())])
+
+    def attend(self, origin: Origin) -> None:
+        """Have the owner look at the host: repos of it came into scope."""
+        rows = self._rows
+        self._update(origin, [rows.attention_at.set(self._clock())], rows.owner.exists())
 
     def postpone(self, origin: Origin) -> bool:
         """Called by the sweep: if the host is due, note that a message is being sent for it. Returns whether to send it."""

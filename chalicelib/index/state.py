@@ -26,7 +26,15 @@ class State:
             return None
         return None if row.expires_at is not None and row.expires_at * 1000 <= self._clock() else row
 
-    def write(self, kind: str, id: str, content: dict[str, Any], *, number: int | None = None, keep_seconds: float | None = None) -> None:
+    def write(
+        self,
+        kind: str,
+        id: str,
+        content: dict[str, Any],
+        *,
+        number: int | None = None,
+        keep_seconds: float | None = None,
+    ) -> None:
         """Write the row; with ``keep_seconds`` it is deleted after that time."""
         expires_at = None if keep_seconds is None else int(self._clock() / 1000 + keep_seconds)
         self._rows(kind, id, content=content, number=number, expires_at=expires_at).save()

@@ -207,7 +207,9 @@ class Tables:
     (``AWS_REGION``, ``AWS_ENDPOINT_URL``, ...), unless ``region`` or ``endpoint`` are given.
     """
 
-    def __init__(self, prefix: str, *, region: str | None = None, endpoint: str | None = None, connections: int = 32) -> None:
+    def __init__(
+        self, prefix: str, *, region: str | None = None, endpoint: str | None = None, connections: int = 32
+    ) -> None:
         self.prefix = prefix
         options: dict[str, Any] = {
             "region": region,

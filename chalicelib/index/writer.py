@@ -234,7 +234,9 @@ class Writer:
         last: _Effects | None = _Effects()
         if audit or row.sync != "synced" or (row.rev, row.data) != (commit.rev, data):
             counts = Counter(record.path.partition("/")[0] for record in snapshot.records())
-            last = self._write_all_but_the_last(job, self._differences(job.did, commit.rev, snapshot.records()), keep_on)
+            last = self._write_all_but_the_last(
+                job, self._differences(job.did, commit.rev, snapshot.records()), keep_on
+            )
 
         def landed(row: RepoRow, now: int) -> None:
             row.rev, row.data, row.host = commit.rev, data, host
@@ -458,7 +460,9 @@ class Writer:
 
     def _differences(self, did: Did, rev: str, records: Iterable[Record]) -> Iterator[RecordRow | str]:
         """What must be written (a row) or deleted (a path) so that the stored records become ``records``; both in key order."""
-        stored = iter(self._tables.records.query(canonical_did(did), consistent_read=True, attributes_to_get=["path", "cid"]))
+        stored = iter(
+            self._tables.records.query(canonical_did(did), consistent_read=True, attributes_to_get=["path", "cid"])
+        )
         old = next(stored, None)
         for record in records:
             while old is not None and old.path < record.path:
