@@ -36,7 +36,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A live record: ``value`` in JSON form, None where its bytes are not a record."""
+    """A live record: ``value`` in JSON form, None where it was written as raw bytes."""
 
     path: str
     cid: bytes
@@ -79,6 +79,7 @@ class Repo:
         self.key = key
         self._clock = clock
         self.blocks: dict[bytes, bytes] = {}
+        self._raw: set[bytes] = set()
         self.log: list[tuple[str, tuple[bytes, ...]]] = []
         leaves = {path.encode(): self._store(value) for path, value in records}
         self.tree = mst.build(leaves.items())
@@ -184,12 +185,10 @@ class Repo:
     def _store(self, value: Value) -> bytes:
         block = value if isinstance(value, bytes) else encode(value)
         cid = cid_of(block)
+        if isinstance(value, bytes):
+            self._raw.add(cid)
         self.blocks[cid] = block
         return cid
 
     def _record(self, path: str, cid: bytes) -> Record:
-        try:
-            value = to_json(decode(self.blocks[cid]))
-        except ValueError:  # cbor2.CBORDecodeError is one
-            value = None
-        return Record(path, cid, value)
+        return Record(path, cid, None if cid in self._raw else to_json(decode(self.blocks[cid])))
