@@ -106,6 +106,7 @@ class Settings:
     confirm_hours: float = _seconds(
         24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours"
     )
+    announce_seconds: float = _seconds(300, 0, 86400, "A known host's requestCrawl has an effect at most so often")
     job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")
     job_lease_seconds: float = _seconds(60, 2, 900, "A job that shows no progress for so long is taken to be dead")
     crawl_concurrency: int = _integer(4, 1, 64, "Requests at a time to one host during a crawl")

@@ -27,11 +27,9 @@ from chalicelib.atproto.events import (
     decode_frame,
     peek,
 )
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
-
-from chalicelib.atproto.errors import AtprotoError, MalformedFrame
+from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame
 from chalicelib.atproto.syntax import Origin
+from chalicelib.atproto.websocket import Websocket
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
 from chalicelib.index.tables import HostRow
@@ -47,8 +45,6 @@ STABLE_SECONDS = 60.0
 """A connection that lasted so long ends the back-off."""
 BACKWARDS_SECONDS = 30.0
 """A stream that runs backwards begins a new epoch at most so often; more often, it is closed."""
-TOO_BIG = 1009
-"""Close code of a message over the limit (RFC 6455, section 7.4.1)."""
 
 T = TypeVar("T")
 
@@ -83,7 +79,7 @@ class Connection:
         self._saved = _whole(row.cursor)
         self._saving = asyncio.Lock()
         self._ran_backwards = -BACKWARDS_SECONDS
-        self._malformed_at: int | None = None
+        self._malformed_after: int | None = -1
         self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self.is_open = False
         self.events = 0
@@ -111,7 +107,7 @@ class Connection:
                 error = str(broken)
                 if broken.skip:
                     self._tracker = CursorTracker()  # opened without a cursor, the stream begins a new epoch
-            except (AtprotoError, ConnectionClosed, OSError, TimeoutError) as failure:
+            except AtprotoError as failure:
                 error = f"{type(failure).__name__}: {failure}"
             if self.is_open and time.monotonic() - opened > STABLE_SECONDS:
                 failures = 0
@@ -135,9 +131,10 @@ class Connection:
         url = f"{self.origin.websocket_url}/xrpc/com.atproto.sync.subscribeRepos"
         async with self._context.door.websocket(
             url if cursor is None else f"{url}?cursor={cursor}",
-            max_bytes=settings.max_frame_bytes,
-            connect_timeout=settings.connect_seconds,
+            max_message=settings.max_frame_bytes,
+            open_timeout=settings.connect_seconds,
             ping_interval=settings.ping_seconds,
+            ping_timeout=settings.ping_seconds,
         ) as socket:
             await self._note(None)
             if cursor is None:
@@ -148,23 +145,18 @@ class Connection:
             log("stream-open", host=str(self.origin), cursor=cursor, epoch=int(self._row.epoch), followed=followed)
             await self._read(socket)
 
-    async def _read(self, socket: ClientConnection) -> None:
+    async def _read(self, socket: Websocket) -> None:
         try:
-            while True:
-                frame = await socket.recv(decode=False)
+            async for frame in socket:
                 self.events += 1
                 if not self._is_foreign(frame):
-                    await self._take(bytes(frame))
+                    await self._take(frame)
         except MalformedFrame as error:
-            again = self._malformed_at is not None and self._malformed_at == (self._last_seq or 0)
-            self._malformed_at = self._last_seq or 0
+            again = self._malformed_after == self._last_seq
+            self._malformed_after = self._last_seq
             raise _StreamBroken(f"malformed frame after {self._last_seq}: {error}", skip=again) from error
-        except ConnectionClosed as error:
-            if error.sent is not None and error.sent.code == TOO_BIG:
-                raise _StreamBroken(
-                    f"a frame of more than {self._context.settings.max_frame_bytes} bytes", skip=True
-                ) from error
-            raise
+        except BudgetExceeded as error:
+            raise _StreamBroken(str(error), skip=True) from error
 
     def _is_foreign(self, frame: bytes) -> bool:
         """Whether the frame is a commit that cannot concern us; then it is skipped, undecoded."""
@@ -243,7 +235,7 @@ class Connection:
             except LeaseLost:
                 raise
             except Exception as error:  # the table's fault: the cursor stays behind, and is saved the next time
-                log("cursor-not-saved", host=str(self.origin), error=repr(error))
+                log("cursor-not-saved", exception=error, host=str(self.origin))
 
     async def save(self) -> None:
         """Save the chains and then the cursor, if it has moved. Raises ``LeaseLost``."""

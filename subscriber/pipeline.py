@@ -178,7 +178,7 @@ class Pipeline:
             except (
                 Exception
             ) as error:  # our own fault or the table's: the event stays before the cursor, and is tried again
-                log("event-failed", did=item.event.did, error=repr(error))
+                log("event-failed", exception=error, did=item.event.did)
                 self.counts["retried"] += 1
                 await asyncio.sleep(next(pauses, _POLL_SECONDS[-1]))
                 continue

@@ -69,7 +69,7 @@ class Supervisor:
                 except (
                     Exception
                 ) as error:  # the table's fault: what is followed goes on, and the next round tries again
-                    log("supervisor-failed", error=repr(error))
+                    log("supervisor-failed", exception=error)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), settings.discover_seconds)
         finally:
@@ -136,7 +136,7 @@ class Supervisor:
                 self._connections.pop(key, None)
                 lost = True
             except* Exception as errors:  # our own fault or the table's: the host is not given up for it
-                log("connection-failed", host=key, error=repr(errors.exceptions))
+                log("connection-failed", exception=errors, host=key)
                 await asyncio.sleep(1)
 
     # -- life and death
@@ -185,7 +185,7 @@ class Supervisor:
             await connection.save()
             await self._run(self._context.hosts.give_up, str(connection.origin), self._name)
         except Exception as error:  # whoever inherits the host repeats some work
-            log("not-given-back", host=str(connection.origin), error=repr(error))
+            log("not-given-back", exception=error, host=str(connection.origin))
 
     async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))

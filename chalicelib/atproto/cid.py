@@ -19,6 +19,7 @@ DAG_CBOR: Final = b"\x01\x71\x12\x20"
 """What the CID of a DAG-CBOR block starts with: version 1, codec 0x71, sha2-256, 32 bytes."""
 RAW: Final = b"\x01\x55\x12\x20"
 """What the CID of a raw block (a blob) starts with: version 1, codec 0x55, sha2-256, 32 bytes."""
+CID_PREFIXES: Final = frozenset({DAG_CBOR, RAW})
 CID_LENGTH: Final = 36
 
 
@@ -29,7 +30,7 @@ def cid_of(block: bytes | memoryview, codec: bytes = DAG_CBOR) -> bytes:
 
 def check_cid(cid: bytes) -> None:
     """Raises MalformedCbor where ``cid`` is not 36 bytes of an allowed shape."""
-    if len(cid) != CID_LENGTH or cid[:4] not in (DAG_CBOR, RAW):
+    if len(cid) != CID_LENGTH or cid[:4] not in CID_PREFIXES:
         raise MalformedCbor(f"not a CID of version 1, dag-cbor or raw, sha2-256: {bytes(cid[:8]).hex()}")
 
 

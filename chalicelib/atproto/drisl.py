@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import cbor2
 
-from chalicelib.atproto.cid import CID_LENGTH, check_cid, cid_to_text
+from chalicelib.atproto.cid import CID_LENGTH, CID_PREFIXES, cid_to_text
 from chalicelib.atproto.errors import MalformedCbor
 
 MAX_DEPTH: Final = 64
@@ -38,18 +38,18 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 def decode(data: bytes | memoryview) -> Value:
     """The value of one whole item. Raises MalformedCbor for all that is not its one canonical encoding."""
-    value = _loads(data)
-    if _dumps(value) != data:
-        raise MalformedCbor("not in canonical form, or followed by other bytes")
+    value, end = decode_prefix(data)
+    if end != len(data):
+        raise MalformedCbor(f"followed by {len(data) - end} other bytes")
     return value
 
 
 def decode_prefix(data: bytes | memoryview, offset: int = 0) -> tuple[Value, int]:
     """The item that starts at ``offset``, as strictly as ``decode``, and where the bytes after it start."""
-    rest = memoryview(data)[offset:]
-    value = _loads(rest)
+    data = bytes(data)  # no copy of bytes; a memoryview would be compared one byte at a time
+    value = _loads(memoryview(data)[offset:])
     encoded = _dumps(value)
-    if rest[: len(encoded)] != encoded:
+    if not data.startswith(encoded, offset):
         raise MalformedCbor("not in canonical form")
     return value, offset + len(encoded)
 
@@ -72,7 +72,7 @@ def to_json(value: Value) -> Json:
     return value
 
 
-def _loads(data: bytes | memoryview) -> Value:
+def _loads(data: memoryview) -> Value:
     try:
         return cast(
             Value,
@@ -110,9 +110,8 @@ def _check_keys(items: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
 
 
 def _read_link(value: Any, immutable: bool) -> Link:
-    if type(value) is not bytes or len(value) != CID_LENGTH + 1 or value[0] != 0:
-        raise MalformedCbor("a link is not a CID behind a zero byte")
-    check_cid(value[1:])
+    if type(value) is not bytes or len(value) != CID_LENGTH + 1 or value[:5] not in _LINK_PREFIXES:
+        raise MalformedCbor("a link that is not a zero byte and the CID of a dag-cbor or raw block")
     return Link(value[1:])
 
 
@@ -141,6 +140,7 @@ def _refuse_value(encoder: cbor2.CBOREncoder, value: Any) -> NoReturn:
     raise MalformedCbor(f"a value that the data model does not have: {value!r}")
 
 
+_LINK_PREFIXES: Final = frozenset(b"\0" + prefix for prefix in CID_PREFIXES)
 _TAGS: Final = _OnlyLinks({42: _read_link})
 _ENCODERS: Final[dict[type, cbor2.EncoderHook]] = {
     Link: _write_link,

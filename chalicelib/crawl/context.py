@@ -48,6 +48,7 @@ class Context:
             clock=self.clock,
             job_lease_ms=int(self.settings.job_lease_seconds * 1000),
             recrawl_ms=int(self.settings.recrawl_hours * _HOUR_MS),
+            announce_ms=int(self.settings.announce_seconds * 1000),
             confirm_ms=int(self.settings.confirm_hours * _HOUR_MS),
             failure_cap_ms=int(self.settings.failure_cap_seconds * 1000),
         )

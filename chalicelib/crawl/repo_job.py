@@ -121,7 +121,7 @@ class _RepoJob:
 
     def _sync(self) -> Outcome:
         context, job, row = self._context, self._job, self._row
-        identity = context.identities.refresh(job.did) if row.refresh else context.identities.get(job.did)
+        identity = context.identities.refresh(job.did) if row.resolve_again else context.identities.get(job.did)
         if identity.pds is None or identity.key is None:
             raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
         host = str(identity.pds)

@@ -26,8 +26,6 @@ from chalicelib.index.errors import JobLost
 from chalicelib.index.repo_state import TOLD_MS, back_off
 from chalicelib.index.tables import DUE_SHARD, NOBODY, HostRow, Tables
 
-HEARTBEAT_MS = 5 * 60 * 1000
-"""A known host's requestCrawl has an effect at most so often."""
 OFFLINE_AFTER = 5
 """Failures in a row after which a host is called offline (and still tried)."""
 
@@ -58,6 +56,7 @@ class Hosts:
         recrawl_ms: int = 12 * 3600 * 1000,
         confirm_ms: int = 24 * 3600 * 1000,
         failure_cap_ms: int = 6 * 3600 * 1000,
+        announce_ms: int = 5 * 60 * 1000,
         jitter: random.Random | None = None,
     ) -> None:
         self._rows = tables.hosts
@@ -66,6 +65,7 @@ class Hosts:
         self._recrawl_ms = recrawl_ms
         self._confirm_ms = confirm_ms
         self._failure_cap_ms = failure_cap_ms
+        self._announce_ms = announce_ms
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     def load(self, origin: Origin) -> HostRow | None:
@@ -116,12 +116,7 @@ class Hosts:
         Resets the back-off of the stream and of crawls; ``crawl``: makes the host due at once as well.
         """
         now = self._clock()
-        if (
-            row.announced_at is not None
-            and now - row.announced_at < HEARTBEAT_MS
-            and not row.failures
-            and not row.stream_error
-        ):
+        if row.announced_at is not None and now - row.announced_at < self._announce_ms:
             return False
         rows = self._rows
         actions: list[Action] = [rows.announced_at.set(now), rows.attention_at.set(now), rows.failures.set(0)]

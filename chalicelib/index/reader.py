@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from chalicelib.index.clock import now_ms
+
 Position = Mapping[str, int]
 """For each collection the ``first_seen`` of the last row that was passed; what is not in it begins at the beginning."""
 
@@ -57,6 +59,20 @@ class Reader:
                 dids.append(entry.verbatim)
             passed[entry.collection] = entry.first_seen
         return Page(tuple(dids), None)
+
+    def state(self, kind: str) -> dict[str, dict[str, Any]]:
+        """What stands in the rows of a kind that have not expired, by id; for kinds of which there are few."""
+        answer = self._client.query(
+            TableName=f"{self._prefix}-state",
+            KeyConditionExpression="kind = :kind",
+            ExpressionAttributeValues={":kind": {"S": kind}},
+            ConsistentRead=True,
+        )
+        return {
+            item["id"]["S"]: json.loads(item["content"]["S"])
+            for item in answer["Items"]
+            if "content" in item and ("expires_at" not in item or int(item["expires_at"]["N"]) * 1000 > now_ms())
+        }
 
     def _earliest(self, entries: Iterator[_Entry], names: list[str]) -> Iterator[tuple[_Entry, bool]]:
         """Each entry, and whether it is its DID's earliest among the collections ``names``."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.index.clock import Clock, now_ms
-from chalicelib.index.tables import StateRow, Tables
+
+if TYPE_CHECKING:  # who only reads through the plain client takes the kinds from here, without PynamoDB
+    from chalicelib.index.tables import StateRow, Tables
 
 IDENTITY = "identity"
 SUBSCRIBER = "subscriber"

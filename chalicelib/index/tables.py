@@ -137,7 +137,7 @@ class RepoRow(Model):
     asked = NumberAttribute(default=0)
     """How often work on this repo was asked for; ``answered``: up to which of these it has been done."""
     answered = NumberAttribute(default=0)
-    refresh = BooleanAttribute(null=True)
+    resolve_again = BooleanAttribute(null=True)
     """The DID document is to be fetched again by the next job."""
     failures = NumberAttribute(default=0)
     retry_at = NumberAttribute(null=True)

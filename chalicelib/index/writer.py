@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pynamodb.exceptions import PutError, TransactWriteError
+from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
 from chalicelib.atproto.cid import cid_to_text
@@ -147,7 +148,7 @@ class Writer:
             if claim is not None:
                 row.claim = claim
             if refresh:
-                row.refresh = True
+                row.resolve_again = True
             if reset:
                 row.failures, row.retry_at = 0, None
             tell = repo_state.ask(row, now)
@@ -186,7 +187,7 @@ class Writer:
                 return None
             busy = row.job is not None and row.job_until > now
             row.asked += ask
-            row.refresh = row.refresh or refresh or None
+            row.resolve_again = row.resolve_again or refresh or None
             if not repo_state.is_pending(row) or (busy and not ask):
                 return None
             if busy:
@@ -382,7 +383,7 @@ class Writer:
             key = self._advance_head(transaction, collection, now)
             row.listed[collection] = key
             transaction.save(tables.listings(collection, f"{key}#{row.did}", did=row.verbatim))
-        self._add_records(transaction, row.did, effects)
+        self._add_records(transaction, Did(row.did), effects)
         repo_state.schedule(row, now)
         transaction.save(row)
         return _commit(transaction)
@@ -401,7 +402,7 @@ class Writer:
         state = self._tables.state
         try:
             last = int(state.get(LISTING_HEAD, collection, consistent_read=True).number)
-            condition = state.number == last
+            condition: Condition = state.number == last
         except state.DoesNotExist:
             last, condition = 0, state.number.does_not_exist()
         first_seen = max(now * 1000, last + 1)
@@ -414,7 +415,7 @@ class Writer:
         def decide(row: RepoRow) -> _Effects:
             _own(row, job)
             landed(row, self._clock())
-            row.job, row.job_until, row.refresh = None, None, None
+            row.job, row.job_until, row.resolve_again = None, None, None
             row.answered = max(row.answered, job.asked)
             row.failures, row.retry_at, row.last_error, row.last_error_at = 0, None, None, None
             return last or _Effects()
