@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import sys
 from contextlib import suppress
 
 import aiohttp
@@ -70,5 +71,6 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may be a pipe
     with suppress(KeyboardInterrupt):
         asyncio.run(main(parse()))
