@@ -85,6 +85,7 @@ class Hosts:
         actions: list[Action] = [
             row.kind.set("pds"),
             row.first_seen_at.set(row.first_seen_at | now),
+            row.epoch.set(row.epoch | 0),
             row.announced_at.set(now),
             row.due_shard.set(DUE_SHARD),
         ]
