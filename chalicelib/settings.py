@@ -7,6 +7,7 @@ Each field of ``Settings`` is one variable ``DISCOVERY_<FIELD>``; its help text 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -51,6 +52,15 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _matching(pattern: str, what: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"say {what}")
+        return text
+
+    return parse
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -90,13 +100,15 @@ class Settings:
     )
     user_agent: str = _setting(
         f"atcr-discovery/{VERSION}",
-        str,
+        _matching(r"[ -~]{1,200}", "up to 200 printable ASCII characters"),
         "User-Agent of all outgoing requests; add a URL or an address to be reached at",
     )
     log_format: str = _setting("json", _one_of("json", "text"), "json for machines, text for people")
 
     table_prefix: str = _setting(
-        "atcr-discovery-dev", str, "The DynamoDB tables are named PREFIX-hosts, PREFIX-repos, ..."
+        "atcr-discovery-dev",
+        _matching("[a-z][a-z0-9-]{0,60}", "up to 61 small letters, digits and hyphens, a letter first"),
+        "The DynamoDB tables are named PREFIX-hosts, PREFIX-repos, ...",
     )
     queue_url: str = _setting("", str, "URL of the SQS queue of crawl jobs")
 
@@ -138,6 +150,11 @@ class Settings:
     def answered(self) -> Scope:
         """The collections that listReposByCollection answers for."""
         return self.authoritative or self.collections
+
+    @property
+    def queue_name(self) -> str:
+        """The name of the queue of crawl jobs, also before it has a URL."""
+        return self.queue_url.rpartition("/")[2] or f"{self.table_prefix}-crawl"
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:

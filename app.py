@@ -1,0 +1,54 @@
+"""The Lambdas: each entry point is one call into chalicelib. What crawls is imported by the Lambdas that crawl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
+
+from chalicelib import process, settings, telemetry
+from chalicelib.api import crawling, health, listing, xrpc
+
+app = Chalice(app_name="atcr-discovery", configure_logs=False)
+telemetry.configure(settings.current().log_format)
+
+
+@app.middleware("http")
+def answer_in_xrpc(request: Request | None, get_response: Callable[[Any], Response]) -> Response:
+    return xrpc.answered(request, get_response)
+
+
+@app.route("/xrpc/com.atproto.sync.requestCrawl", **xrpc.ROUTE)
+def request_crawl() -> Response:
+    return xrpc.procedure(app, crawling.request_crawl)
+
+
+@app.route("/xrpc/com.atproto.sync.listReposByCollection", **xrpc.ROUTE)
+def list_repos_by_collection() -> Response:
+    return xrpc.query(app, listing.list_repos_by_collection)
+
+
+@app.route("/xrpc/_health", **xrpc.ROUTE)
+def report_health() -> Response:
+    return xrpc.query(app, health.health)
+
+
+@app.route("/xrpc/{nsid}", **xrpc.ROUTE)
+def unknown_method(nsid: str) -> Response:
+    return xrpc.unknown(app, nsid)
+
+
+@app.on_sqs_message(queue=settings.current().queue_name, batch_size=1)
+def crawl(event: SQSEvent) -> None:
+    from chalicelib.crawl.jobs import work
+
+    for message in event:
+        work(process.context(), message.body)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES))
+def sweep(event: CloudWatchEvent) -> None:
+    from chalicelib.crawl import sweep as sweeping
+
+    sweeping.sweep(process.context())
