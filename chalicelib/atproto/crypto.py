@@ -14,6 +14,7 @@ import coincurve
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chalicelib.atproto.errors import BadSignature, MalformedKey
 
@@ -74,9 +75,9 @@ def parse_multibase(text: str) -> PublicKey:
     data = _decode(text)
     for curve, prefix in _MULTICODEC.items():
         if data.startswith(prefix):
-            if len(data) != 35:
-                raise MalformedKey("the key in a Multikey is not a compressed point of 33 bytes")
-            return _key(curve, data[2:])
+            if len(data) != len(prefix) + 33:
+                raise MalformedKey("a Multikey whose point is not in its compressed form of 33 bytes")
+            return PublicKey(curve, text, _parse_point(curve, data.removeprefix(prefix)))
     raise MalformedKey("a Multikey that is neither k256 nor p256")
 
 
@@ -85,32 +86,31 @@ def parse_legacy(type_: str, multibase: str) -> PublicKey:
     curve = _LEGACY.get(type_)
     if curve is None:
         raise MalformedKey(f"not a verification method for signatures of repos: {type_[:80]!r}")
-    return _key(curve, _decode(multibase))
+    parsed = _parse_point(curve, _decode(multibase))
+    if curve == "k256":
+        compressed = parsed.format()
+    else:
+        compressed = parsed.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    return PublicKey(curve, _base58().encode(_MULTICODEC[curve] + compressed), parsed)
 
 
-def _key(curve: Curve, point: bytes) -> PublicKey:
-    parsed: Any
+def _parse_point(curve: Curve, point: bytes) -> Any:
+    # The length of each form, as coincurve takes a third one (hybrid), which is in no specification of DIDs.
+    if len(point) != {2: 33, 3: 33, 4: 65}.get(point[0] if point else 0):
+        raise MalformedKey("not a point, compressed or uncompressed")
     try:
-        if len(point) not in (33, 65):
-            raise ValueError("a point has 33 or 65 bytes")
         if curve == "k256":
-            parsed = coincurve.PublicKey(point)
-            compressed = parsed.format()
-        else:
-            from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-            parsed = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-            compressed = parsed.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+            return coincurve.PublicKey(point)
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     except ValueError as error:
-        raise MalformedKey(f"not a point on {curve}: {error}") from error
-    return PublicKey(curve, str(_base58().encode(_MULTICODEC[curve] + compressed)), parsed)
+        raise MalformedKey(f"not a point on {curve}") from error
 
 
 def _decode(text: str) -> bytes:
     if not text.startswith("z") or len(text) > 200:
         raise MalformedKey(f"not a key in base58btc: {text[:80]!r}")
     try:
-        return bytes(_base58().decode(text))
+        return _base58().decode(text)
     except (ValueError, KeyError) as error:
         raise MalformedKey(f"not a key in base58btc: {text[:80]!r}") from error
 
