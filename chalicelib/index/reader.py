@@ -82,8 +82,9 @@ class Reader:
         while batch := list(islice(entries, _BATCH)):
             listed = self._listed({entry.did for entry in batch})
             for entry in batch:
-                keys = [int(key) for name, key in listed.get(entry.did, {}).items() if name in names]
-                yield entry, bool(keys) and min(keys) == entry.first_seen
+                # A repo enters several listings at once, often under the same number: then the name decides.
+                keys = [(int(key), name) for name, key in listed.get(entry.did, {}).items() if name in names]
+                yield entry, bool(keys) and min(keys) == (entry.first_seen, entry.collection)
 
     def _listed(self, dids: set[str]) -> dict[str, dict[str, str]]:
         """Where each of these DIDs (100 at most) is listed, and under which key."""
