@@ -161,7 +161,7 @@ class Connection:
     def _is_foreign(self, frame: bytes) -> bool:
         """Whether the frame is a commit that cannot concern us; then it is skipped, undecoded."""
         seen = peek(frame)
-        if seen is None or seen.kind != "#commit" or seen.seq is None:
+        if seen is None or seen.kind != "commit" or seen.seq is None:
             return False
         if self._last_seq is not None and seen.seq <= self._last_seq:
             return False

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chalicelib.atproto.cid import cid_of
+from chalicelib.atproto.drisl import encode
 from chalicelib.atproto.errors import VerificationFailed
 from chalicelib.atproto.invert import find, invert
 from chalicelib.atproto.node import NODE_LIMITS, ROOT_GAP, Gap, NodeLimits, layer_of, read_node
 
-__all__ = ["RangeWalk", "find", "invert", "layer_of"]
+__all__ = ["EMPTY_TREE", "RangeWalk", "find", "invert", "layer_of"]
+
+EMPTY_TREE = cid_of(encode({"e": [], "l": None}))
+"""The root of a repo without records."""
 
 
 class RangeWalk:
