@@ -6,7 +6,7 @@ Specification: https://atproto.com/specs/did
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chalicelib.atproto.crypto import PublicKey, parse_legacy, parse_multibase
@@ -34,8 +34,8 @@ class Identity:
     key: PublicKey | None
     pds: Origin | None
     handle: str | None
-    key_problem: str | None = None
-    pds_problem: str | None = None
+    key_problem: str | None = field(default=None, compare=False)
+    pds_problem: str | None = field(default=None, compare=False)
 
 
 def parse_did_document(did: Did, doc: Any, *, allow_private: bool) -> Identity:
