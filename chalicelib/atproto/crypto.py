@@ -87,15 +87,12 @@ def parse_legacy(type_: str, multibase: str) -> PublicKey:
     if curve is None:
         raise MalformedKey(f"not a verification method for signatures of repos: {type_[:80]!r}")
     parsed = _parse_point(curve, _decode(multibase))
-    if curve == "k256":
-        compressed = parsed.format()
-    else:
-        compressed = parsed.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    compressed = parsed.format() if curve == "k256" else parsed.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     return PublicKey(curve, _base58().encode(_MULTICODEC[curve] + compressed), parsed)
 
 
 def _parse_point(curve: Curve, point: bytes) -> Any:
-    # The length of each form, as coincurve takes a third one (hybrid), which is in no specification of DIDs.
+    # The two forms by their first byte: coincurve would take a third, hybrid one, which no DID method allows.
     if len(point) != {2: 33, 3: 33, 4: 65}.get(point[0] if point else 0):
         raise MalformedKey("not a point, compressed or uncompressed")
     try:

@@ -55,7 +55,7 @@ def decode_prefix(data: bytes | memoryview, offset: int = 0) -> tuple[Value, int
 
 
 def encode(value: Value) -> bytes:
-    """The one encoding of a value; keys are put in order. Raises MalformedCbor for what has none."""
+    """The one encoding of a value; keys are put in order. Raises MalformedCbor for floats and text that have none."""
     return _dumps(value, canonical=True)
 
 
