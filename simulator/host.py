@@ -52,7 +52,7 @@ class Shape:
     latest_commit: bool = True
     """getLatestCommit is there."""
     decoded_did_web: bool = False
-    """A did:web with a port goes out as ``did:web:localhost:8080``, in answers and events."""
+    """A did:web with a port stands as ``did:web:localhost:8080`` in answers."""
 
 
 PDS = Shape()
@@ -215,21 +215,18 @@ class Host(Server):
 
     def emit_identity(self, did: str) -> None:
         handle = self.accounts[did].handle
-        self.stream.emit(lambda seq, time: frames.identity(self._outside(did), seq, time, handle))
+        self.stream.emit(lambda seq, time: frames.identity(did, seq, time, handle))
 
     def emit_account(self, did: str) -> None:
         account = self.accounts[did]
-        self.stream.emit(
-            lambda seq, time: frames.account(self._outside(did), seq, time, account.status is None, account.status)
-        )
+        self.stream.emit(lambda seq, time: frames.account(did, seq, time, account.status is None, account.status))
 
     def emit_sync(self, did: str) -> None:
         commit = self.accounts[did].repo.head
-        self.stream.emit(lambda seq, time: frames.sync(replace(commit, did=self._outside(did)), seq, time))
+        self.stream.emit(lambda seq, time: frames.sync(commit, seq, time))
 
     def _tell(self, commit: Commit, telling: frames.Telling | None = None) -> None:
-        outside = replace(commit, did=self._outside(commit.did))
-        self.stream.emit(lambda seq, time: (telling or self.shape.telling)(outside, seq, time))
+        self.stream.emit(lambda seq, time: (telling or self.shape.telling)(commit, seq, time))
 
     # Life
 

@@ -29,8 +29,8 @@ def test_the_truth_follows_records_and_statuses(sim: SimulatorThread) -> None:
         sim.call(hold.set_status, did, status)
         assert did not in sim.net.truth(CAPTAIN)
         assert sim.net.records(did) == {}
-    for status in (None, "throttled", "desynchronized"):
-        sim.call(hold.set_status, did, status)
+    for public in (None, "throttled", "desynchronized"):
+        sim.call(hold.set_status, did, public)
         assert did in sim.net.truth(CAPTAIN)
     account = sim.call(hold.delete_account, did)
     assert sim.net.truth(CAPTAIN) == set()

@@ -107,7 +107,9 @@ def partial(cid: bytes, blocks: dict[bytes, bytes], layer: int) -> Any:
     """The tree as far as the blocks go."""
     if cid not in blocks:
         return Absent(cid, layer)
-    node, keys, values = decode(blocks[cid]), [], []
+    node = decode(blocks[cid])
+    keys: list[bytes] = []
+    values: list[bytes] = []
     links: list[Link | None] = [node["l"]]
     for entry in node["e"]:
         keys.append((keys[-1] if keys else b"")[: entry["p"]] + entry["k"])
