@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import pytest
 
 from chalicelib import process, settings
 from chalicelib.index.tables import Tables
 from tests.conftest import Stack
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -64,7 +65,9 @@ class Api:
 
     def list(self, *collections: str, **parameters: Any) -> Answer:
         """Call listReposByCollection."""
-        query = [("collection", name) for name in collections] + [(name, str(value)) for name, value in parameters.items()]
+        query = [("collection", name) for name in collections] + [
+            (name, str(value)) for name, value in parameters.items()
+        ]
         return self.get("/xrpc/com.atproto.sync.listReposByCollection", query)
 
     def announce(self, body: str | None, content_type: str | None = "application/json") -> Answer:
@@ -134,6 +137,16 @@ def api(stack_env: Stack, forget: None) -> Api:
     import app
 
     return Api(app.app, stack_env.prefix)
+
+
+@pytest.fixture
+def bare_api(monkeypatch: pytest.MonkeyPatch, forget: None) -> Api:
+    """The API where there are no tables: for what is answered without them."""
+    for name in [name for name in os.environ if name.startswith(("DISCOVERY_", "AWS_"))]:
+        monkeypatch.delenv(name)
+    import app
+
+    return Api(app.app, settings.current().table_prefix)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -185,18 +186,28 @@ def test_a_union_of_more_than_a_batch_is_whole(api: Api, tables: Tables) -> None
 # -- collection
 
 
-def test_a_missing_collection_is_refused(api: Api) -> None:
-    answer = api.list()
+def test_a_missing_collection_is_refused(bare_api: Api) -> None:
+    answer = bare_api.list()
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert "io.atcr.hold.captain" in answer.json["message"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "captain", "io.atcr", "io.atcr.*", "io.atcr.hold.captain ", "io..hold", "io.atcr.hold\0", "ïo.atcr.hold", "a" * 4000],
+    [
+        "",
+        "captain",
+        "io.atcr",
+        "io.atcr.*",
+        "io.atcr.hold.captain ",
+        "io..hold",
+        "io.atcr.hold\0",
+        "ïo.atcr.hold",
+        "a" * 4000,
+    ],
 )
-def test_a_collection_that_is_no_nsid_is_refused(api: Api, text: str) -> None:
-    answer = api.list(text)
+def test_a_collection_that_is_no_nsid_is_refused(bare_api: Api, text: str) -> None:
+    answer = bare_api.list(text)
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert "collection" in answer.json["message"]
     assert len(answer.text) < 500
@@ -211,8 +222,8 @@ def test_ten_collections_are_answered_and_eleven_are_not(api: Api) -> None:
 
 
 @pytest.mark.parametrize("name", ["app.bsky.feed.post", "io.atcrx.hold", "io.example.atcr"])
-def test_a_collection_that_is_not_indexed_is_named_with_those_that_are(api: Api, name: str) -> None:
-    answer = api.list(CAPTAIN, name)
+def test_a_collection_that_is_not_indexed_is_named_with_those_that_are(bare_api: Api, name: str) -> None:
+    answer = bare_api.list(CAPTAIN, name)
     assert (answer.status, answer.error) == (400, "CollectionNotIndexed")
     assert name in answer.json["message"]
     assert "io.atcr.*" in answer.json["message"]
@@ -238,17 +249,39 @@ def test_a_limit_in_range_is_taken(api: Api, limit: str) -> None:
 
 @pytest.mark.parametrize(
     "limit",
-    ["0", "-1", "2001", "+5", " 5", "5 ", "5.0", "5e2", "0x5", "05", "1_0", "", "five", "٥", "９", "5\n", "\0", "9" * 30, "9" * 5000],
+    [
+        "0",
+        "-1",
+        "2001",
+        "+5",
+        " 5",
+        "5 ",
+        "5.0",
+        "5e2",
+        "0x5",
+        "05",
+        "1_0",
+        "",
+        "five",
+        "٥",
+        "９",
+        "5\n",
+        "\0",
+        "9" * 30,
+        "9" * 5000,
+    ],
 )
-def test_any_other_limit_is_refused(api: Api, limit: str) -> None:
-    answer = api.list(CAPTAIN, limit=limit)
+def test_any_other_limit_is_refused(bare_api: Api, limit: str) -> None:
+    answer = bare_api.list(CAPTAIN, limit=limit)
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert answer.json["message"].startswith("limit ")
 
 
 @pytest.mark.parametrize("name", ["limit", "cursor"])
-def test_what_may_be_given_once_is_refused_twice(api: Api, name: str) -> None:
-    answer = api.get("/xrpc/com.atproto.sync.listReposByCollection", [("collection", CAPTAIN), (name, "5"), (name, "5")])
+def test_what_may_be_given_once_is_refused_twice(bare_api: Api, name: str) -> None:
+    answer = bare_api.get(
+        "/xrpc/com.atproto.sync.listReposByCollection", [("collection", CAPTAIN), (name, "5"), (name, "5")]
+    )
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert answer.json["message"].startswith(f"{name} was given 2 times")
 
@@ -257,9 +290,9 @@ def test_unknown_parameters_are_ignored(api: Api) -> None:
     assert api.list(CAPTAIN, colour="blue", Limit="9999").status == 200
 
 
-def test_a_value_may_have_2048_characters(api: Api) -> None:
-    assert "cursor is too long" not in api.list(CAPTAIN, cursor="A" * xrpc.MAX_PARAMETER).json["message"]
-    answer = api.list(CAPTAIN, cursor="A" * (xrpc.MAX_PARAMETER + 1))
+def test_a_value_may_have_2048_characters(bare_api: Api) -> None:
+    assert "cursor is too long" not in bare_api.list(CAPTAIN, cursor="A" * xrpc.MAX_PARAMETER).json["message"]
+    answer = bare_api.list(CAPTAIN, cursor="A" * (xrpc.MAX_PARAMETER + 1))
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert "cursor is too long" in answer.json["message"]
 
@@ -316,8 +349,8 @@ def test_a_cursor_is_what_its_description_says() -> None:
         made([CAPTAIN], 0x3F << 20).replace("_", "/").replace("-", "+"),
     ],
 )
-def test_any_other_cursor_is_refused(api: Api, cursor: str) -> None:
-    answer = api.list(CAPTAIN, cursor=cursor)
+def test_any_other_cursor_is_refused(bare_api: Api, cursor: str) -> None:
+    answer = bare_api.list(CAPTAIN, cursor=cursor)
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert answer.json["message"].startswith("cursor ")
 
@@ -339,11 +372,8 @@ def test_a_cursor_comes_back_as_it_was_made(position: dict[str, int]) -> None:
 def test_a_changed_cursor_is_refused_or_is_another_position(position: int, place: int, character: str) -> None:
     cursor = listing.encode_cursor({CAPTAIN: position}, [CAPTAIN])
     changed = cursor[:place] + character + cursor[place + 1 :]
-    try:
+    with suppress(XrpcFailure):
         decoded = listing.decode_cursor(changed, [CAPTAIN])
-    except XrpcFailure as failure:
-        assert (failure.status, failure.error) == (400, "InvalidRequest")
-    else:
         assert listing.encode_cursor(decoded, [CAPTAIN]) == changed
 
 
@@ -351,7 +381,8 @@ def test_a_changed_cursor_is_refused_or_is_another_position(position: int, place
 
 
 _values = st.one_of(
-    st.text(max_size=40), st.sampled_from([CAPTAIN, CREW, "5", "2000", "", made([CAPTAIN], 1), made([CAPTAIN, CREW], 1, 2)])
+    st.text(max_size=40),
+    st.sampled_from([CAPTAIN, CREW, "5", "2000", "", made([CAPTAIN], 1), made([CAPTAIN, CREW], 1, 2)]),
 )
 
 
