@@ -70,7 +70,8 @@ def test_a_field_does_not_pass_for_the_head_of_the_line(capsys: pytest.CaptureFi
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_secrets_are_left_out(capsys: pytest.CaptureFixture[str], form: str, name: str) -> None:
     telemetry.configure(form)
-    log("told", **{name: "swordfish"})
+    fields: dict[str, Any] = {name: "swordfish"}
+    log("told", **fields)
     assert "swordfish" not in capsys.readouterr().err
 
 

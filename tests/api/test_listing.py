@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib import process
+from chalicelib import settings as service_settings
 from chalicelib.api import listing, xrpc
 from chalicelib.api.xrpc import XrpcFailure
 from chalicelib.index.tables import Tables
@@ -231,7 +232,7 @@ def test_a_collection_that_is_not_indexed_is_named_with_those_that_are(bare_api:
 
 def test_only_authoritative_collections_are_answered(api: Api, monkeypatch: pytest.MonkeyPatch, forget: None) -> None:
     monkeypatch.setenv("DISCOVERY_AUTHORITATIVE", "io.atcr.hold.*")
-    listing.settings.current.cache_clear()
+    service_settings.current.cache_clear()
     assert api.list(CAPTAIN, CREW).status == 200
     answer = api.list(CAPTAIN, "io.atcr.manifest")
     assert (answer.status, answer.error) == (400, "CollectionIncomplete")
