@@ -11,8 +11,8 @@ What it promises beyond moto:
 - Memory follows the items that exist. (moto itself keeps every object that it ever made.)
 
 Queues are not kept: what is to be done is in the tables. There is one region and one account, whatever the caller says.
-Everything here and in ``tables.py`` leans on the insides of one version of moto; ``tests/infra/test_engine_moto.py`` fails
-when they change.
+The parts, ``tables.py`` and ``queues.py``, lean on the insides of one version of moto, pinned in ``requirements-local.txt``;
+``tests/infra/test_engine_moto.py`` fails when they change.
 
     python -m infra.local.engine --port 4566 --file .local/engine.sqlite
 """
@@ -22,96 +22,38 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
-import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import waitress
+from moto.core import responses
 from moto.core.common_models import BaseModel
-from moto.core.exceptions import ServiceException
-from moto.core.responses import ActionResult
-from moto.dynamodb import models as dynamodb_models
-from moto.dynamodb import responses as dynamodb_responses
-from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
-from moto.dynamodb.responses import DynamoHandler
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.sqs.models import SQSBackend
-from moto.sqs.responses import SQSResponse
+from moto.moto_server.werkzeug_app import create_backend_app
 
-from infra.local.tables import REGION, KeptTable, Store
+from infra.local import queues, tables
 
-ACCOUNT = "123456789012"
 THREADS = 48
 """Requests at a time. A long poll of a queue holds one for up to 20 seconds."""
 
 
 def embedded_aws(path: str) -> Any:
-    """The WSGI application that serves DynamoDB, with the file at ``path`` (":memory:": none), and SQS. Once a process."""
-    dynamodb_models.Table = KeptTable  # type: ignore[misc]
-    dynamodb_responses.TRANSACTION_MAX_ITEMS = 100
-    BaseModel.__new__ = lambda cls, *args, **kwargs: object.__new__(cls)  # type: ignore[method-assign, assignment]
-    backend = dynamodb_backends[ACCOUNT][REGION]
-    DynamoHandler.dynamodb_backend = property(lambda self: backend)  # type: ignore[method-assign, assignment]
-    app = DomainDispatcherApplication(create_backend_app)
-    store = Store(path, backend)
-    store.load(app)
-    _make_atomic(store)
-    _make_queues_safe()
+    """The WSGI application that serves DynamoDB, its items in the file at ``path`` (":memory:": in none), and SQS. Once a
+    process."""
+    services = {name: create_backend_app(name) for name in ("dynamodb", "sqs")}
+
+    def app(environ: Any, start_response: Any) -> Any:
+        of_dynamodb = environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_")
+        return services["dynamodb" if of_dynamodb else "sqs"](environ, start_response)
+
+    for owner, name, replacement in (
+        (BaseModel, "__new__", lambda cls, *args, **kwargs: object.__new__(cls)),  # moto's keeps every object for ever
+        (responses, "method_names_from_class", cache(vars(responses)["method_names_from_class"])),  # asked at each call
+    ):
+        setattr(owner, name, replacement)
+    tables.install(path, app)
+    queues.install()
     return app
-
-
-def _make_atomic(store: Store) -> None:
-    lock, carry_out, update = threading.RLock(), DynamoHandler.call_action, DynamoDBBackend.update_item
-
-    def update_item(self: DynamoDBBackend, table_name: str, key: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        table: Any = self.get_table(table_name)
-        if all(name in key for name in table.table_key_attrs):
-            table.note(table.key(key), mutated=True)  # moto changes the item that queries see
-        return update(self, table_name, key, *args, **kwargs)
-
-    def call_action(self: DynamoHandler) -> Any:
-        with lock:
-            KeptTable.journal.clear()
-            try:
-                answer = carry_out(self)
-                if int(answer[0]) >= 400:
-                    store.undo()
-                else:
-                    store.commit(self._get_action(), self.raw_body)
-            except ServiceException as refusal:
-                store.undo()
-                answer = self.serialized(ActionResult(refusal))
-            except BaseException:
-                store.undo()
-                raise
-            return answer
-
-    DynamoDBBackend.update_item = update_item  # type: ignore[method-assign]
-    DynamoHandler.call_action = call_action  # type: ignore[method-assign]
-
-
-def _make_queues_safe() -> None:
-    """moto's queues lose messages and give them out twice when threads meet in them: one call at a time, but for waiting."""
-    lock, carry_out, receive = threading.RLock(), SQSResponse.call_action, SQSBackend.receive_message
-
-    def call_action(self: SQSResponse) -> Any:
-        if self._get_action() == "ReceiveMessage":
-            return carry_out(self)
-        with lock:
-            return carry_out(self)
-
-    def receive_message(self: SQSBackend, name: str, count: int, wait: int, *args: Any, **kwargs: Any) -> Any:
-        deadline = time.monotonic() + (wait or 0)
-        while True:
-            with lock:
-                found = receive(self, name, count, 0, *args, **kwargs)
-            if found or time.monotonic() >= deadline:
-                return found
-            self.get_queue(name).wait_for_messages(1)
-
-    SQSResponse.call_action = call_action  # type: ignore[method-assign]
-    SQSBackend.receive_message = receive_message  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import copy
 import sqlite3
+import threading
 from bisect import bisect_left, bisect_right
-from typing import Any
+from typing import Any, ClassVar
 
 import cbor2
-from moto.dynamodb.exceptions import InvalidAttributeTypeError
-from moto.dynamodb.models import DynamoDBBackend
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult
+from moto.dynamodb import models, responses
+from moto.dynamodb.exceptions import InvalidAttributeTypeError, ItemSizeTooLarge
+from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
+from moto.dynamodb.models import table as table_module
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import RESULT_SIZE_LIMIT, Table
+from moto.dynamodb.models.utilities import dynamo_json_dump
+from moto.dynamodb.responses import DynamoHandler, DynamoResult
 from werkzeug.test import Client
 
-REGION = "us-east-1"
+ACCOUNT, REGION = "123456789012", "us-east-1"
 DEFINITIONS = {
     "CreateTable",
     "DeleteTable",
@@ -29,6 +36,9 @@ DEFINITIONS = {
     "TagResource",
 }
 """Operations that are kept as they came, and carried out again at the start."""
+
+MAX_ITEM_BYTES = 405_000
+"""As moto has it; AWS says 400 KB."""
 
 Key = tuple[DynamoType, DynamoType | None]
 Entry = tuple[Any, ...]
@@ -95,10 +105,36 @@ class Order:
         return found
 
 
+class KeptItem(Item):
+    """moto's item at the cost of its own size. (moto sizes a whole item at each attribute of it, and to give out two of its
+    attributes it converts all of them.)"""
+
+    def __init__(self, hash_key: DynamoType, range_key: DynamoType | None, attrs: dict[str, Any]) -> None:
+        super().__init__(hash_key, range_key, {})
+        for name, value in attrs.items():
+            dict.__setitem__(self.attrs, name, DynamoType(value))
+        if self.size() > MAX_ITEM_BYTES:
+            raise ItemSizeTooLarge
+
+    def size(self) -> int:
+        if "bytes" not in vars(self):
+            self.bytes = super().size()
+        return self.bytes
+
+    def project(self, projection_expressions: list[list[str]]) -> Item:
+        if any(len(path) > 1 or "[" in path[0] for path in projection_expressions):
+            return super().project(projection_expressions)
+        item = KeptItem(self.hash_key, self.range_key, {})
+        for (name,) in projection_expressions:
+            if name in self.attrs:
+                dict.__setitem__(item.attrs, name, self.attrs[name])
+        return item
+
+
 class KeptTable(Table):
     """moto's table, with its items in order as well, and a journal of what the call in progress changes."""
 
-    journal: dict[tuple[str, Key], tuple[KeptTable, Item | None, Any]] = {}
+    journal: ClassVar[dict[tuple[str, Key], tuple[KeptTable, Item | None, Any]]] = {}
     """Of all tables: the items that the call has touched, with the attributes that they had before it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -116,7 +152,8 @@ class KeptTable(Table):
         hash_key, *rest = (DynamoType(attributes[name]) for name in self.table_key_attrs)
         return hash_key, (rest[0] if rest else None)
 
-    def at(self, key: Key) -> Item | None:
+    def at(self, key: Key) -> Any:
+        """The item at ``key``, or None."""
         found: Any = self.items.get(key[0])
         return found.get(key[1]) if found and self.range_key_attr else found
 
@@ -132,6 +169,8 @@ class KeptTable(Table):
     def note(self, key: Key, mutated: bool = False) -> None:
         """Before the item at ``key`` is replaced or removed, or ``mutated`` in place: remember how it is."""
         item = self.at(key)
+        if item is not None:
+            vars(item).pop("bytes", None)
         attributes = item and (copy.deepcopy(item).attrs if mutated else item.attrs)
         self.journal.setdefault((self.name, key), (self, item, attributes))
 
@@ -154,31 +193,16 @@ class KeptTable(Table):
         self.note((hash_key, range_key))
         return super().delete_item(hash_key, range_key)
 
-    def query(
-        self,
-        hash_key: Any,
-        comparison: Any,
-        values: Any,
-        limit: Any,
-        start: Any,
-        forward: Any,
-        projection: Any,
-        index_name: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+    def query(self, *args: Any, **kwargs: Any) -> Any:
+        hash_key, comparison, values, limit, start, forward, _, index_name = args[:8]
         order = self.orders.get(index_name)
-        if (
-            order and hash_key and not kwargs.keys() - {"hash_key_conditions", "range_key_conditions"}
-        ):  # no legacy filter
+        if order and hash_key and not kwargs.keys() - {"hash_key_conditions", "range_key_conditions"}:  # no old filter
             bounds = [value.cast_value for value in values]
             self.candidates = order.page(
                 hash_key.cast_value, comparison or "", bounds, start, limit or 0, forward is not False
             )
         try:
-            return super().query(
-                hash_key, comparison, values, limit, start, forward, projection, index_name, *args, **kwargs
-            )
+            return super().query(*args, **kwargs)
         finally:
             self.candidates = None
 
@@ -221,7 +245,7 @@ class Store:
             table: Any = self.backend.tables[name]
             attributes = cbor2.loads(content)
             key = table.key(attributes)
-            table.set(key, item := Item(*key, attributes))
+            table.set(key, item := KeptItem(key[0], key[1], attributes))
             for place, entry in table.entries(item.attrs):
                 place.add(entry, item)
 
@@ -274,3 +298,49 @@ def _column(part: DynamoType) -> Any:
 def _serialised(item: Item) -> bytes:
     content: bytes = cbor2.dumps(item.attrs, default=lambda encoder, value: encoder.encode({value.type: value.value}))
     return content
+
+
+def install(path: str, app: Any) -> None:
+    """Let moto's DynamoDB, as ``app`` serves it, use these tables and the file at ``path``. Once a process."""
+    backend = dynamodb_backends[ACCOUNT][REGION]
+    lock, carry_out, update = threading.RLock(), DynamoHandler.call_action, DynamoDBBackend.update_item
+
+    def update_item(self: DynamoDBBackend, table_name: str, key: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        table: Any = self.get_table(table_name)
+        if all(name in key for name in table.table_key_attrs):
+            table.note(table.key(key), mutated=True)
+        return update(self, table_name, key, *args, **kwargs)
+
+    def call_action(self: DynamoHandler) -> Any:
+        with lock:
+            KeptTable.journal.clear()
+            try:
+                answer = carry_out(self)
+                if int(answer[0]) >= 400:
+                    store.undo()
+                else:
+                    store.commit(self._get_action(), self.raw_body)
+            except ServiceException as refusal:
+                store.undo()
+                answer = self.serialized(ActionResult(refusal))
+            except BaseException:
+                store.undo()
+                raise
+            return answer
+
+    def execute_result(self: DynamoResult, context: Any) -> Any:
+        # moto's serializer tries a dozen names for each attribute of each item.
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, dynamo_json_dump(self.result)
+
+    for owner, name, replacement in (
+        (models, "Table", KeptTable),
+        (table_module, "Item", KeptItem),
+        (responses, "TRANSACTION_MAX_ITEMS", 100),
+        (DynamoHandler, "dynamodb_backend", property(lambda self: backend)),
+        (DynamoResult, "execute_result", execute_result),
+        (DynamoDBBackend, "update_item", update_item),
+    ):
+        setattr(owner, name, replacement)
+    store = Store(path, backend)
+    store.load(app)
+    DynamoHandler.call_action = call_action  # type: ignore[method-assign]
