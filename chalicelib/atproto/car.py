@@ -78,7 +78,12 @@ class CarReader:
             length = buffer[begin]
             start = begin + 1
             if length > 127:
-                length, start = _varint(buffer, begin)
+                second = buffer[start] if start < end else 0
+                if 0 < second < 128:
+                    length += (second - 1) << 7
+                    start += 1
+                else:
+                    length, start = _varint(buffer, begin)
             if length <= CID_LENGTH:
                 raise MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
             if length > max_section:

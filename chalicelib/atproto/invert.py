@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from chalicelib.atproto.cid import cid_of
 from chalicelib.atproto.errors import VerificationFailed
-from chalicelib.atproto.node import NODE_LIMITS, ROOT_GAP, Entry, Gap, Node, encode_node, layer_of, read_node
+from chalicelib.atproto.node import NODE_LIMITS, ROOT_GAP, Gap, Node, encode_node, gap_of_child, layer_of, read_node
 
 if TYPE_CHECKING:
     from chalicelib.atproto.events import RepoOp
@@ -46,12 +46,10 @@ def find(root: bytes, blocks: Mapping[bytes, bytes], path: str) -> bytes | None:
     below: bytes | None = root
     while below is not None:
         node, layer = _read(blocks, below, gap)
-        index = bisect_left(node.entries, key, key=lambda entry: entry.key)
-        before = node.entries[index - 1] if index else Entry(gap.low, b"", node.left)
-        after = node.entries[index] if index < len(node.entries) else None
-        if after and after.key == key:
-            return after.value
-        below, gap = before.right, Gap(before.key, after.key if after else gap.high, layer - 1)
+        index = bisect_left(node.keys, key)
+        if index < len(node.keys) and node.keys[index] == key:
+            return node.values[index]
+        below, gap = node.children[index], gap_of_child(node.keys, index, gap, layer)
     return None
 
 
@@ -77,18 +75,22 @@ def _given(prev: bytes | None) -> bytes:
 
 
 class _Branch:
-    """A node that may change. ``children`` are CIDs until somebody needs to look inside; ``cid`` is None once it has changed."""
+    """A node that may change. ``children`` are CIDs until somebody needs to look inside.
 
-    __slots__ = ("children", "cid", "keys", "layer", "values")
+    ``origin`` and ``block`` are the CID and the bytes that it was loaded from. ``cid`` is None from the first change on,
+    in it or below it; ``block`` is None once something in it but the links to its children has changed.
+    """
 
-    def __init__(
-        self, layer: int, keys: list[bytes], values: list[bytes], children: list[_Child], cid: bytes | None = None
-    ) -> None:
+    __slots__ = ("block", "children", "cid", "keys", "layer", "origin", "values")
+
+    def __init__(self, layer: int, keys: list[bytes], values: list[bytes], children: list[_Child]) -> None:
         self.layer = layer
         self.keys = keys
         self.values = values
         self.children = children
-        self.cid = cid
+        self.origin: bytes | None = None
+        self.cid: bytes | None = None
+        self.block: bytes | None = None
 
     def index(self, key: bytes) -> tuple[int, bool]:
         """Where the key is, or the gap in which it would be."""
@@ -97,16 +99,25 @@ class _Branch:
 
     def gap(self, index: int, own: Gap) -> Gap:
         """The gap of a child."""
-        low = self.keys[index - 1] if index else own.low
-        high = self.keys[index] if index < len(self.keys) else own.high
-        return Gap(low, high, self.layer - 1)
+        return gap_of_child(self.keys, index, own, self.layer)
 
     def finished(self) -> bytes:
         if self.cid is None:
-            links = [child.finished() if isinstance(child, _Branch) else child for child in self.children]
-            entries = [Entry(*entry) for entry in zip(self.keys, self.values, links[1:], strict=True)]
-            self.cid = cid_of(encode_node(Node(links[0], entries)))
+            block = self.block
+            for child in self.children:
+                if isinstance(child, _Branch) and child.finished() != child.origin and block:
+                    block = _patched(block, child.origin, child.finished())
+            self.cid = cid_of(block or self._encoded())
         return self.cid
+
+    def _encoded(self) -> bytes:
+        links = [child.finished() if isinstance(child, _Branch) else child for child in self.children]
+        return encode_node(Node(self.keys, self.values, links))
+
+
+def _patched(block: bytes, old: bytes | None, new: bytes) -> bytes | None:
+    """The block with another link in it, if the old one is found for certain: most nodes on the way to a key need no more."""
+    return block.replace(old, new) if old and block.count(old) == 1 else None
 
 
 _Child: TypeAlias = "bytes | _Branch | None"
@@ -120,9 +131,11 @@ def _read(blocks: Mapping[bytes, bytes], cid: bytes, gap: Gap) -> tuple[Node, in
 
 
 def _load(blocks: Mapping[bytes, bytes], cid: bytes, gap: Gap) -> _Branch:
-    (left, entries), layer = _read(blocks, cid, gap)
-    children: list[_Child] = [left, *(entry.right for entry in entries)]
-    return _Branch(layer, [entry.key for entry in entries], [entry.value for entry in entries], children, cid)
+    node, layer = _read(blocks, cid, gap)
+    branch = _Branch(layer, node.keys, node.values, list(node.children))
+    branch.origin = branch.cid = cid
+    branch.block = blocks[cid]
+    return branch
 
 
 def _branch(layer: int, keys: list[bytes], values: list[bytes], children: list[_Child]) -> _Branch | None:
@@ -177,6 +190,7 @@ class _Tree:
             branch.cid = None
         self._expect(branch, at[0], value)
         branch.values[at[0]] = new
+        branch.block = None
 
     def _open(self, child: _Child, gap: Gap) -> _Branch:
         if child is None:
@@ -195,6 +209,7 @@ class _Tree:
         inner = branch.gap(index, gap)
         child = branch.children[index]
         if branch.layer == layer:
+            branch.block = None
             branch.children[index : index + 1] = self._split(child, inner, key)
             branch.keys.insert(index, key)
             branch.values.insert(index, value)
@@ -211,13 +226,16 @@ class _Tree:
             low, high = branch.gap(index, gap).low, branch.gap(index + 1, gap).high
             left, right = branch.children[index : index + 2]
             merged = self._merge(left, right, key, Gap(low, high, branch.layer - 1))
+            branch.block = None
             branch.children[index : index + 2] = [merged]
             del branch.keys[index], branch.values[index]
         else:
             inner = branch.gap(index, gap)
-            below = self._open(branch.children[index], inner)
-            branch.children[index] = self._remove(below, inner, key, value)
-        return _branch(branch.layer, branch.keys, branch.values, branch.children)
+            below = self._remove(self._open(branch.children[index], inner), inner, key, value)
+            branch.children[index] = below
+            if below is None:
+                branch.block = None
+        return branch if branch.keys or branch.children[0] is not None else None
 
     def _split(self, child: _Child, gap: Gap, key: bytes) -> tuple[_Child, _Child]:
         """The parts of a subtree below and above a key that is not in it."""

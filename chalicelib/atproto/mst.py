@@ -37,16 +37,16 @@ class RangeWalk:
         gap = self.want.pop(cid)
         node, layer = read_node(cid, block, gap, self._limits)
         children = []
-        leaves = []
-        low, below = gap.low, node.left
-        for key, value, right in node.entries:
-            if below is not None and self._overlaps(low, key):
-                children.append(self._descend(below, Gap(low, key, layer - 1)))
-            if any(start <= key < end for start, end in self._ranges):
-                leaves.append((key, value))
-            low, below = key, right
-        if below is not None and self._overlaps(low, gap.high):
-            children.append(self._descend(below, Gap(low, gap.high, layer - 1)))
+        low = gap.low
+        for child, high in zip(node.children, (*node.keys, gap.high), strict=True):
+            if child is not None and self._overlaps(low, high):
+                children.append(self._descend(child, Gap(low, high, layer - 1)))
+            low = high or b""
+        leaves = [
+            (key, value)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if any(start <= key < end for start, end in self._ranges)
+        ]
         return children, leaves
 
     def _descend(self, cid: bytes, gap: Gap) -> bytes:

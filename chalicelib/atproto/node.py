@@ -1,20 +1,22 @@
 """One node of the Merkle Search Tree: its form in bytes, and what must be true of it where it stands in the tree.
 
-A node of layer L holds the keys whose hash starts with L pairs of zero bits. Between its keys lie its subtrees, each
-of layer L - 1, in which every key lies in the gap that the subtree hangs in:
+A node of layer L holds the keys whose hash starts with L pairs of zero bits. In the gaps between them hang its children,
+each of layer L - 1 and with no keys but those of its gap; most gaps of most nodes are empty:
 
-    left        key 0 → value      right of 0      key 1 → value      right of 1
-      │                                 │                                  │
-    keys below key 0           keys between 0 and 1                 keys above key 1
+    children   c0       c1       c2          every key under c1 lies between k0 and k1
+    keys           k0       k1
+    values         v0       v1               CIDs of records
 
-In bytes a key shares a prefix with the key before it: ``{"e": [{"k": suffix, "p": shared, "t": right, "v": value}], "l": left}``.
+In bytes, a key is what it does not share with the key before it:
+``{"e": [{"k": suffix, "p": length shared, "t": child after it, "v": value}], "l": first child}``.
 
 Specification: https://atproto.com/specs/repository#mst-structure
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from chalicelib.atproto.cid import CID_LENGTH, DAG_CBOR, cid_of
@@ -25,33 +27,26 @@ class NodeLimits(NamedTuple):
     """What a node may be. Each bound is itself allowed."""
 
     max_entries: int = 1_000
-    """Three on average; more than a hundred takes keys that were mined for it."""
+    """Keys. Three on average; more than a hundred takes keys that were mined for it."""
     max_layer: int = 20
     """A repo of n keys has its root near layer log4(n); a key of layer 20 is one in 10**12."""
     max_key_bytes: int = 2_000_000
-    """Of all keys of a node together: what prefix compression may unfold to."""
+    """Of all keys of a node together: what shared prefixes may unfold to."""
 
 
 NODE_LIMITS: Final = NodeLimits()
 
 
-class Entry(NamedTuple):
-    """A key, the CID of its record, and the subtree between it and the next key."""
-
-    key: bytes
-    value: bytes
-    right: bytes | None
-
-
 class Node(NamedTuple):
-    """A node whose entries are in order, each key whole. ``left`` is the subtree before the first key."""
+    """A node whose keys are whole and in order. ``children`` has one more than ``keys``, None for an empty gap."""
 
-    left: bytes | None
-    entries: list[Entry]
+    keys: list[bytes]
+    values: list[bytes]
+    children: list[bytes | None]
 
 
 class Gap(NamedTuple):
-    """Where a node hangs: the keys on either side of it, and its layer. The root has neither neighbours nor a known layer."""
+    """Where a node hangs: between which keys, and at which layer. The root has no neighbours, and its layer shows in it."""
 
     low: bytes
     high: bytes | None
@@ -60,13 +55,35 @@ class Gap(NamedTuple):
 
 ROOT_GAP: Final = Gap(b"", None, None)
 _LINK: Final = b"\xd8*X%\x00" + DAG_CBOR
-_LINK_LENGTH: Final = 5 + CID_LENGTH
+_FIELD_LENGTH: Final = 2 + 5 + CID_LENGTH  # of a link and its name
 _MAX_VALUE_CID: Final = 128
+
+_HASHES_FROM: Final = [b"\xff" * 33, *((1 << (254 - 2 * layer)).to_bytes(32, "big") for layer in range(128))]
+
+# A node of fewer than 24 keys of printable ASCII, as all real ones are, at the speed of the regular expression engine:
+# what ends a key's suffix is the number behind "ap", which is no printable character.
+_CID_PATTERN: Final = rb"\xd8\*X%\x00(\x01q\x12 .{32})"
+_CHILD_PATTERN: Final = rb"(?:\xf6|" + _CID_PATTERN + rb")"
+_ENTRY: Final = re.compile(
+    rb"\xa4ak([A-W]|X[\x18-\xff])([\x2d-\x7e]*)ap([\x00-\x17]|\x18[\x18-\xff])at"
+    + _CHILD_PATTERN
+    + rb"av"
+    + _CID_PATTERN,
+    re.DOTALL,
+)
+_PLAIN_NODE: Final = re.compile(
+    rb"\xa2ae[\x80-\x97](?:" + re.sub(rb"\((?!\?)", b"(?:", _ENTRY.pattern) + rb")*al" + _CHILD_PATTERN, re.DOTALL
+)
+
+
+def gap_of_child(keys: list[bytes], index: int, own: Gap, layer: int) -> Gap:
+    """The gap of a child of a node that has these keys and this layer, and hangs in ``own``."""
+    return Gap(keys[index - 1] if index else own.low, keys[index] if index < len(keys) else own.high, layer - 1)
 
 
 def layer_of(key: bytes) -> int:
     """Leading zero bits of the key's SHA-256, in pairs."""
-    return (256 - int.from_bytes(hashlib.sha256(key).digest(), "big").bit_length()) // 2
+    return (256 - int.from_bytes(sha256(key).digest(), "big").bit_length()) // 2
 
 
 def read_node(cid: bytes, block: bytes, gap: Gap, limits: NodeLimits = NODE_LIMITS) -> tuple[Node, int]:
@@ -81,29 +98,31 @@ def read_node(cid: bytes, block: bytes, gap: Gap, limits: NodeLimits = NODE_LIMI
 
 
 def parse_node(block: bytes, limits: NodeLimits = NODE_LIMITS) -> Node:
-    """The node in a block. Raises VerificationFailed (``bad-node``) unless it is strict DAG-CBOR of the one right shape.
+    """The node in a block, strictly. Raises VerificationFailed (``bad-node``).
 
-    The shape is fixed and the bytes of a value are unique, so they are read as they must be: nothing is decoded in general.
+    Its shape is fixed and a value has one encoding only, so its bytes are compared with what they have to be.
     """
+    plain = _PLAIN_NODE.fullmatch(block)
     try:
-        node, end = _parse(block, limits)
+        node = _read_plain(block, plain) if plain else _read_any(block, limits)
     except IndexError:
         raise _bad("it is cut off") from None
-    if end != len(block):
-        raise _bad("bytes follow it")
+    if len(node.keys) > limits.max_entries:
+        raise _bad(f"it has {len(node.keys)} keys, at most {limits.max_entries} are allowed")
     return node
 
 
 def encode_node(node: Node) -> bytes:
     """The one encoding of a node."""
-    parts = [b"\xa2ae", _head(0x80, len(node.entries))]
+    keys, values, children = node
+    parts = [b"\xa2ae", _head(0x80, len(keys))]
     previous = b""
-    for key, value, right in node.entries:
+    for key, value, child in zip(keys, values, children[1:], strict=True):
         shared = shared_prefix(previous, key)
         parts += (b"\xa4ak", _head(0x40, len(key) - shared), key[shared:], b"ap", _head(0, shared), b"at")
-        parts += (_encoded_link(right), b"av", _encoded_link(value))
+        parts += (_encoded_link(child), b"av", _encoded_link(value))
         previous = key
-    parts += (b"al", _encoded_link(node.left))
+    parts += (b"al", _encoded_link(children[0]))
     return b"".join(parts)
 
 
@@ -115,68 +134,85 @@ def shared_prefix(left: bytes, right: bytes) -> int:
 
 
 def _check_place(node: Node, gap: Gap, limits: NodeLimits) -> int:
-    left, entries = node
-    layer = gap.layer
-    if not entries:
+    keys, _, children = node
+    low, high, layer = gap
+    if not keys:
         # Only the empty tree has a node with nothing in it; only below the root may one merely lead to the next layer.
-        if (left is None) != (layer is None):
+        if (children[0] is None) != (layer is None):
             raise _bad("it is empty")
+        if layer is None:
+            return 0
     elif layer is None:
-        layer = layer_of(entries[0].key)
-    if layer is None:
-        return 0
-    if layer > limits.max_layer:
+        layer = layer_of(keys[0])
+    if layer > min(limits.max_layer, 127):
         raise _bad(f"its layer is {layer}, at most {limits.max_layer} is allowed")
-    for key, _, right in entries:
-        if layer_of(key) != layer:
+    # The hashes of the layer's keys are those from 4 ** -(layer + 1) up to 4 ** -layer of the highest.
+    lowest, highest = _HASHES_FROM[layer + 1], _HASHES_FROM[layer]
+    for key in keys:
+        if not lowest <= sha256(key).digest() < highest:
             raise _bad(f"a key of layer {layer_of(key)} is in a node of layer {layer}")
-        if right is not None and layer == 0:
-            raise _bad("it is of layer 0 and has a child")
-    if left is not None and layer == 0:
+    if layer == 0 and any(children):
         raise _bad("it is of layer 0 and has a child")
-    if entries and (entries[0].key <= gap.low or (gap.high is not None and entries[-1].key >= gap.high)):
+    if keys and (keys[0] <= low or (high is not None and keys[-1] >= high)):
         raise _bad("a key lies outside of the gap that it hangs in")
     return layer
 
 
-def _parse(block: bytes, limits: NodeLimits) -> tuple[Node, int]:
-    if not block.startswith(b"\xa2ae"):
+def _read_plain(block: bytes, plain: re.Match[bytes]) -> Node:
+    node = Node([], [], [plain[1]])
+    keys, values, children = node
+    key = b""
+    for head, suffix, shared, child, value in _ENTRY.findall(block, 4):
+        if len(suffix) != (head[1] if len(head) > 1 else head[0] - 0x40):
+            raise _bad("a key has another length than it says")
+        keys.append(key := _next_key(key, shared[-1], suffix))
+        values.append(value)
+        children.append(child or None)
+    if len(keys) != block[3] - 0x80:
+        raise _bad("it has another number of entries than it says")
+    return node
+
+
+def _read_any(block: bytes, limits: NodeLimits) -> Node:
+    if block[:3] != b"\xa2ae":
         raise _bad("it is not a map of e and l")
     count, at = _number(block, 3, 0x80)
     if count > limits.max_entries:
-        raise _bad(f"it has {count} entries, at most {limits.max_entries} are allowed")
-    entries = []
+        raise _bad(f"it has {count} keys, at most {limits.max_entries} are allowed")
+    node = Node([], [], [None])
     key = b""
     total = 0
     for _ in range(count):
-        if not block.startswith(b"\xa4ak", at):
+        if block[at : at + 3] != b"\xa4ak":
             raise _bad("an entry is not a map of k, p, t and v")
         length, at = _number(block, at + 3, 0x40)
         suffix = block[at : at + length]
         at += length
-        if not block.startswith(b"ap", at):
+        if block[at : at + 2] != b"ap":
             raise _bad("an entry has no p")
         shared, at = _number(block, at + 2, 0x00)
-        if shared > len(key):
-            raise _bad("a prefix is longer than the key before it")
-        this = key[:shared] + suffix
-        if this <= key:
-            raise _bad("a key is empty, or not above the key before it")
-        key = this
+        key = _next_key(key, shared, suffix)
         total += len(key)
         if total > limits.max_key_bytes:
             raise _bad(f"its keys unfold to more than {limits.max_key_bytes} bytes")
-        if not block.startswith(b"at", at):
-            raise _bad("an entry has no t")
-        right, at = _child(block, at + 2)
-        if not block.startswith(b"av", at):
-            raise _bad("an entry has no v")
-        value, at = _value(block, at + 2)
-        entries.append(Entry(key, value, right))
-    if not block.startswith(b"al", at):
-        raise _bad("it has no l")
-    left, at = _child(block, at + 2)
-    return Node(left, entries), at
+        child, at = _child(block, b"at", at)
+        value, at = _value(block, at)
+        node.keys.append(key)
+        node.values.append(value)
+        node.children.append(child)
+    node.children[0], at = _child(block, b"al", at)
+    if at != len(block):
+        raise _bad("it is cut off, or other bytes follow it")
+    return node
+
+
+def _next_key(key: bytes, shared: int, suffix: bytes) -> bytes:
+    if shared > len(key):
+        raise _bad("a prefix is longer than the key before it")
+    following = key[:shared] + suffix
+    if following <= key:
+        raise _bad("a key is empty, or not above the key before it")
+    return following
 
 
 def _number(block: bytes, at: int, major: int) -> tuple[int, int]:
@@ -184,29 +220,31 @@ def _number(block: bytes, at: int, major: int) -> tuple[int, int]:
     info = block[at] - major
     if 0 <= info < 24:
         return info, at + 1
-    if 24 <= info <= 26:
+    if info == 24 and block[at + 1] >= 24:
+        return block[at + 1], at + 2
+    if 25 <= info <= 26:
         size = 1 << (info - 24)
         number = int.from_bytes(block[at + 1 : at + 1 + size], "big")
-        if number >= (24, 0x100, 0x10000)[info - 24]:
+        if number >> (4 * size):
             return number, at + 1 + size
     raise _bad("an item is not of the type or form that it should be")
 
 
-def _child(block: bytes, at: int) -> tuple[bytes | None, int]:
-    if block[at] == 0xF6:
-        return None, at + 1
-    if not block.startswith(_LINK, at):
-        raise _bad("a link to a node is not the CID of a DAG-CBOR block")
-    return block[at + 5 : at + _LINK_LENGTH], at + _LINK_LENGTH
+def _child(block: bytes, name: bytes, at: int) -> tuple[bytes | None, int]:
+    if block[at : at + 3] == name + b"\xf6":
+        return None, at + 3
+    if block[at : at + 11] != name + _LINK:
+        raise _bad(f"it has no {name[1:].decode()} that is null or the CID of a DAG-CBOR block")
+    return block[at + 7 : at + _FIELD_LENGTH], at + _FIELD_LENGTH
 
 
 def _value(block: bytes, at: int) -> tuple[bytes, int]:
-    if block.startswith(_LINK, at):
-        return block[at + 5 : at + _LINK_LENGTH], at + _LINK_LENGTH
+    if block[at : at + 11] == b"av" + _LINK:
+        return block[at + 7 : at + _FIELD_LENGTH], at + _FIELD_LENGTH
     # Other kinds of CID are for the record to answer for, not for the tree.
-    if not block.startswith(b"\xd8*", at):
-        raise _bad("a value is not a link")
-    length, at = _number(block, at + 2, 0x40)
+    if block[at : at + 4] != b"av\xd8*":
+        raise _bad("an entry has no v that is a link")
+    length, at = _number(block, at + 4, 0x40)
     if block[at] != 0 or not 1 < length <= _MAX_VALUE_CID:
         raise _bad("a value is not a CID")
     return block[at + 1 : at + length], at + length
