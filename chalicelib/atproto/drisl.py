@@ -23,6 +23,8 @@ from chalicelib.atproto.errors import MalformedCbor
 
 MAX_DEPTH: Final = 64
 """Containers and links within each other. Real records stay below ten; the bound keeps a hostile one off the stack."""
+MAX_ITEMS: Final = 100_000
+"""Values within one value. An empty list is one byte here and 64 in memory: a frame full of them took ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def to_json(value: Value) -> Json:
 
 
 def _loads(data: memoryview) -> Value:
+    if len(data) > MAX_ITEMS:
+        _check_count(data)
     try:
         return cast(
             Value,
@@ -87,6 +91,27 @@ def _loads(data: memoryview) -> Value:
         )
     except cbor2.CBORDecodeError as error:
         raise MalformedCbor(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from error
+
+
+def _check_count(data: memoryview) -> None:
+    """Raises MalformedCbor where the item at the start has more than MAX_ITEMS in it; all other faults are cbor2's."""
+    at, expected = 0, 1
+    for _ in range(MAX_ITEMS):
+        if not expected or at >= len(data):
+            return
+        kind, size = data[at] >> 5, data[at] & 31
+        at += 1
+        if size > 27:
+            return
+        if size > 23:
+            width = 1 << (size - 24)
+            size = int.from_bytes(data[at : at + width], "big")
+            at += width
+        expected += {4: size, 5: 2 * size, 6: 1}.get(kind, 0) - 1
+        if kind in (2, 3):
+            at += size
+    if expected:
+        raise MalformedCbor(f"more than {MAX_ITEMS} values")
 
 
 def _dumps(value: Value, canonical: bool = False) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib.atproto.cid import cid_of, cid_to_text
-from chalicelib.atproto.drisl import MAX_DEPTH, Link, Value, decode, decode_prefix, encode, to_json
+from chalicelib.atproto.drisl import MAX_DEPTH, MAX_ITEMS, Link, Value, decode, decode_prefix, encode, to_json
 from chalicelib.atproto.errors import MalformedCbor
 
 CID = cid_of(b"a block")
@@ -246,6 +246,27 @@ def test_nesting_is_bounded() -> None:
 
 def test_what_is_as_deep_as_allowed_has_a_json_form() -> None:
     assert json.dumps(to_json(decode(b"\x81" * MAX_DEPTH + b"\x00"))) == "[" * MAX_DEPTH + "0" + "]" * MAX_DEPTH
+
+
+@pytest.mark.parametrize("unit", [b"\x80", b"\xa0", b"\xf6", b"\x61a", b"\x81\x80"], ids=lambda unit: unit.hex())
+def test_more_values_than_allowed_are_refused_before_they_take_memory(unit: bytes) -> None:
+    most = (MAX_ITEMS - 1) // (2 if unit == b"\x81\x80" else 1)
+    just_allowed = encode([None] * most)[:-most] + unit * most
+    assert encode(decode(just_allowed)) == just_allowed
+    for count in (most + 1, 5_000_000 // len(unit)):
+        data = b"\x9a" + struct.pack(">I", count) + unit * count
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(MalformedCbor, match="more than"):
+            decode(data)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024  # KiB
+
+
+def test_a_long_value_of_few_items_is_no_matter_of_their_number() -> None:
+    value: Value = {"": "x" * 70_000, "a": b"x" * 700_000, "b": {"c": [1, 300, 70_000, 2**40, 1.5, None, Link(CID)]}}
+    assert decode(encode(value)) == value
+    for cut in (1, 5, 70_010, 700_000, 770_000):
+        with pytest.raises(MalformedCbor):
+            decode(encode(value)[:cut])
 
 
 @pytest.mark.parametrize("head", [0x40, 0x60, 0x80, 0xA0])
