@@ -87,7 +87,9 @@ def parse_legacy(type_: str, multibase: str) -> PublicKey:
     if curve is None:
         raise MalformedKey(f"not a verification method for signatures of repos: {type_[:80]!r}")
     parsed = _parse_point(curve, _decode(multibase))
-    compressed = parsed.format() if curve == "k256" else parsed.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    compressed = (
+        parsed.format() if curve == "k256" else parsed.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    )
     return PublicKey(curve, _base58().encode(_MULTICODEC[curve] + compressed), parsed)
 
 
