@@ -6,6 +6,8 @@ stand where they stand. Bytes are compared with what they have to be, from the s
 
 from __future__ import annotations
 
+from struct import Struct
+from struct import error as StructError
 from typing import Final, Literal, NamedTuple
 
 MAX_SEQ: Final = 2**53 - 1
@@ -22,67 +24,84 @@ HEADERS: Final[dict[Kind, bytes]] = {
 }
 """The header of each kind of frame, as the one encoding has it."""
 
-_CID: Final = b"ccid\xd8*X%\x00"
+_COMMIT: Final = HEADERS["commit"]
+_FIRST_OP: Final = len(_COMMIT) + 6
+_OP: Final = (b"\xa3ccid\xd8*X%\x00", b"\xa4ccid\xd8*X%\x00")
+_OP_OF_DELETE: Final = (b"\xa3ccid\xf6", b"\xa4ccid\xf6")
 _PREV: Final = b"dprev\xd8*X%\x00"
 _CID_LENGTH: Final = 36
+# After the ops: rev, a TID; seq, in eight bytes; and the length of the DID in repo.
+_TAIL: Final = Struct(">5s13x5sQ6sB")
 
 
 class Peek(NamedTuple):
-    """A frame's kind; its ``seq`` and ``did`` (a commit's ``repo``) where the kind has them."""
+    """A frame's kind; its ``seq`` and ``did`` (a commit's ``repo``) where the kind has them; the paths of a commit's ops.
+
+    To ask whether one of ``paths`` starts with a scope's needles is quicker than to search the frame for them.
+    """
 
     kind: Kind
     seq: int | None
     did: str | None
+    paths: tuple[bytes, ...] = ()
 
 
 def peek(frame: bytes) -> Peek | None:
     """What the frame is, None where it takes decoding to tell.
 
     It reads the start alone, so the rest may still be malformed. But where ``decode_frame`` gives an event, the event is
-    of this kind, with this seq and this DID.
+    of this kind, with this seq and this DID; and if it is not too big, it has ops for these paths and no others.
     """
     try:
-        if frame.startswith(HEADERS["commit"]):
+        if frame.startswith(_COMMIT):
             return _commit(frame)
         for kind, header in HEADERS.items():
             if frame.startswith(header):
                 return _other(kind, frame, len(header))
-    except (IndexError, UnicodeDecodeError):
+    except (IndexError, StructError, UnicodeDecodeError):
         pass  # it ends before it should, or the DID is no ASCII
     return None
 
 
 def _commit(frame: bytes) -> Peek | None:
     # The body's keys in order: ops, rev, seq, repo, and all longer ones; an op's: cid, path, prev, action.
-    at = len(HEADERS["commit"]) + 6
-    if frame[at - 5 : at - 1] != b"cops" or not 0x80 <= frame[at - 1] < 0x98:
+    # A commit without ops may be one whose ops were left out as too big, which shows only further on.
+    at = _FIRST_OP
+    if frame[at - 5 : at - 1] != b"cops" or not 0x80 < frame[at - 1] < 0x98:
         return None
+    paths = []
     for _ in range(frame[at - 1] - 0x80):
-        fields = frame[at]
-        at += 1
-        if frame.startswith(_CID, at):
-            at += len(_CID) + _CID_LENGTH
-        elif frame.startswith(b"ccid\xf6", at):
-            at += 5
+        has_prev = frame[at] == 0xA4
+        if frame.startswith(_OP, at):
+            at += 10 + _CID_LENGTH
+        elif frame.startswith(_OP_OF_DELETE, at):
+            at += 6
         else:
             return None
-        if frame[at : at + 6] == b"dpathx":
-            at += 7 + frame[at + 6]
-        else:
+        if frame[at : at + 6] != b"dpathx":
             return None
-        if fields == 0xA4 and frame.startswith(_PREV, at):
+        path = at + 7
+        at = path + frame[at + 6]
+        paths.append(frame[path:at])
+        if has_prev:
+            if not frame.startswith(_PREV, at):
+                return None
             at += len(_PREV) + _CID_LENGTH
-        elif fields != 0xA3:
-            return None
         if frame[at : at + 8] != b"factionf":
             return None
         at += 14
-    if frame[at : at + 5] != b"crevm":
+    rev, seq_name, seq, repo, length = _TAIL.unpack_from(frame, at)
+    if rev != b"crevm":
         return None
-    seq, at = _seq(frame, at + 18)
-    if not seq or frame[at : at + 6] != b"drepox":
-        return None
-    return Peek("commit", seq, _did(frame, at + 6))
+    if seq_name == b"cseq\x1b" and repo == b"drepox":
+        at += _TAIL.size
+        did = frame[at : at + length].decode("ascii")
+    else:
+        seq, at = _seq(frame, at + 18)
+        if frame[at : at + 6] != b"drepox":
+            return None
+        did = _did(frame, at + 6)
+    return Peek("commit", seq, did, tuple(paths)) if 0 < seq <= MAX_SEQ else None
 
 
 def _other(kind: Kind, frame: bytes, at: int) -> Peek | None:
