@@ -1,0 +1,198 @@
+"""The whole service on this machine: ``python -m infra.local``, or ``make run``.
+
+    engine      DynamoDB and SQS: embedded, or Amazon's DynamoDB Local; none where AWS_ENDPOINT_URL names one
+    api         app.py over HTTP on 127.0.0.1, PORT (8000)
+    worker      the queue's consumers and the schedules of app.py
+    subscriber  python -m subscriber
+
+State is kept under ``.local/`` (DISCOVERY_LOCAL_DIR). Settings come from the environment, then from ``.env``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import boto3
+
+from infra import provision
+from infra.local import engines
+from infra.local.supervisor import Log, Part, Supervisor
+
+SUBSCRIBER_PATIENCE = 22.0
+"""The subscriber promises to have saved its cursors 20 seconds after SIGTERM."""
+READY_WITHIN = 120.0
+HINTS = """
+  atcr-discovery is ready on {url}    (Ctrl-C stops it; its state is in {folder})
+
+  curl '{url}/xrpc/_health'
+  curl '{url}/xrpc/com.atproto.sync.requestCrawl' --json '{{"hostname": "hold01.atcr.io"}}'
+  curl '{url}/xrpc/com.atproto.sync.listReposByCollection?collection=io.atcr.hold.captain'
+"""
+
+
+class CannotStart(Exception):
+    """The stack cannot run here; the message says why and what to do."""
+
+
+def settings(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
+    """The environment of the parts: what is set, then what ``env_file`` says, then what is right on a local machine."""
+    values = dict(environ)
+    lines = env_file.read_text(encoding="utf-8").splitlines() if env_file.is_file() else []
+    for line in lines:
+        name, found, value = line.strip().removeprefix("export ").partition("=")
+        if found and not name.startswith("#"):
+            values.setdefault(name.strip(), value.strip().strip("\"'"))
+    for name, value in {
+        "DISCOVERY_ALLOW_PRIVATE_HOSTS": "true",
+        "DISCOVERY_LOG_FORMAT": "text",
+        "DISCOVERY_TABLE_PREFIX": "atcr-discovery-dev",
+        **engines.CREDENTIALS,
+    }.items():
+        if not values.get(name):
+            values[name] = value
+    return values
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description="The whole service on this machine.")
+    parser.add_argument("--engine", choices=engines.KINDS, default="embedded")
+    parser.add_argument("--app", default="app:app", help="module:attribute of the Chalice app")
+    parser.add_argument("--subscriber", default="subscriber", help="module of the subscriber")
+    options = parser.parse_args()
+    environment = settings(os.environ, engines.ROOT / ".env")
+    log = Log(sys.stdout)
+    stack = Supervisor(log)
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            stack.kill()  # the second Ctrl-C
+        stopped.set()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        start(stack, options, environment, stopped)
+    except (CannotStart, engines.EngineUnavailable) as reason:
+        stack.stop()
+        print(f"\nmake run: {reason}", file=sys.stderr)
+        return 1
+    stopped.wait()
+    log.line("stack", "stopping; the subscriber saves its cursors")
+    stack.stop()
+    log.line("stack", "stopped")
+    return 0
+
+
+def start(
+    stack: Supervisor, options: argparse.Namespace, environment: dict[str, str], stopped: threading.Event
+) -> None:
+    """Start the parts one after the other and say when the service is ready. Raises ``CannotStart``."""
+    port = int(environment.get("PORT") or 8000)
+    folder = Path(environment.get("DISCOVERY_LOCAL_DIR") or engines.ROOT / ".local").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    _hold(folder)
+    _check_free(port)
+    if not environment.get("AWS_ENDPOINT_URL"):
+        start_engine(stack, options.engine, folder, environment)
+    environment["DISCOVERY_QUEUE_URL"] = made(environment).queue_url
+    app = ("--app", options.app)
+    for name, arguments, patience in (
+        ("api", ("infra.local.http", "--port", str(port), *app), 5.0),
+        ("worker", ("infra.local.worker", *app), 10.0),
+        ("subscriber", (options.subscriber,), SUBSCRIBER_PATIENCE),
+    ):
+        stack.start(Part(name, engines.child_command(*arguments), environment, patience))
+    url = f"http://127.0.0.1:{port}"
+    threading.Thread(target=_say_when_ready, args=(stack.log, url, folder, stopped), daemon=True).start()
+
+
+def start_engine(stack: Supervisor, kind: str, folder: Path, environment: dict[str, str]) -> None:
+    """Start the engine and put its endpoints into ``environment``; after a crash its queues are made again."""
+    ports = {"engine": engines.free_port()}
+    commands = {"engine": engines.embedded_command(ports["engine"], folder / "engine.sqlite")}
+    if kind == "dynamodb-local":
+        ports["dynamodb"] = engines.free_port()
+        commands["dynamodb"] = engines.dynamodb_local_command(ports["dynamodb"], folder / "dynamodb-local")
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    environment.update(engines.Endpoints(urls.get("dynamodb", urls["engine"]), urls["engine"]).environment)
+
+    def ready() -> None:
+        for name, port in ports.items():
+            process = next(part.process for part in stack.parts if part.name == name)
+            engines.wait_for_port(port, process)
+
+    def mend() -> None:
+        ready()
+        made(environment)
+
+    for name, command in commands.items():
+        stack.start(Part(name, command, environment, foundation=True, after_restart=mend))
+    ready()
+
+
+def made(environment: Mapping[str, str]) -> provision.Installation:
+    """The tables and queues, made where they were not there."""
+    session = boto3.Session(
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        environment.get("AWS_SESSION_TOKEN") or None,
+        environment["AWS_REGION"],
+    )
+
+    shared = environment.get("AWS_ENDPOINT_URL")
+    dynamodb = session.client("dynamodb", endpoint_url=environment.get("AWS_ENDPOINT_URL_DYNAMODB") or shared)
+    sqs = session.client("sqs", endpoint_url=environment.get("AWS_ENDPOINT_URL_SQS") or shared)
+    return provision.create(environment["DISCOVERY_TABLE_PREFIX"], dynamodb, sqs)
+
+
+def _hold(folder: Path) -> None:
+    """Keep others from using ``folder`` while this process lives."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotStart(f"{folder} is in use: another `make run`? DISCOVERY_LOCAL_DIR names another folder") from None
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as fault:
+            raise CannotStart(
+                f"port {port} cannot be used ({fault.strerror}); PORT=8080 make run takes another"
+            ) from fault
+
+
+def _say_when_ready(log: Log, url: str, folder: Path, stopped: threading.Event) -> None:
+    """Print the hints once the API says that it and the subscriber are well."""
+    deadline = time.monotonic() + READY_WITHIN
+    while not stopped.wait(0.3):
+        try:
+            with urllib.request.urlopen(f"{url}/xrpc/_health", timeout=5) as answer:  # noqa: S310 (our own)
+                if answer.status == 200:
+                    break
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                log.line("stack", f"not ready after {READY_WITHIN:g} s; {url}/xrpc/_health says why")
+                return
+    if not stopped.is_set():
+        for line in HINTS.format(url=url, folder=os.path.relpath(folder)).splitlines():
+            log.line("stack", line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
