@@ -198,6 +198,11 @@ def test_a_did_is_escaped_whole(host: Host, client: PdsClient) -> None:
     assert host.asked == "/xrpc/com.atproto.sync.getRepoStatus?did=did%3Aweb%3Alocalhost%253A2583"
 
 
+def test_a_status_under_the_other_spelling_of_the_did_is_about_the_same(host: Host, client: PdsClient) -> None:
+    host.says({"did": "did:web:localhost%3A2583", "active": True})
+    assert client.get_repo_status(Did("did:web:localhost:2583")).active
+
+
 @pytest.mark.parametrize("answer", [{}, {"did": None}, {"did": "did:web:evil.com"}, {"did": DID, "active": "no"}])
 def test_a_status_of_another_did_or_none_is_a_bad_response(answer: Any, host: Host, client: PdsClient) -> None:
     host.says(answer)

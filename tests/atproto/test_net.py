@@ -278,6 +278,25 @@ def test_the_next_address_is_tried_where_one_does_not_answer(serve_tls: Serve, g
     assert guarded(internet).get("https://hold01.atcr.io/", max_bytes=100).body == b"hello"
 
 
+def test_an_address_that_swallows_packets_leaves_time_for_the_next(serve_tls: Serve, opened: ExitStack) -> None:
+    full = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(4):  # the queue of connections that nobody accepts is full: further ones are not even refused
+        waiting = opened.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(full.getsockname())
+    server = serve_tls(lambda request: http(200, b"hello"))
+    ports = {OTHER_PUBLIC: int(full.getsockname()[1]), PUBLIC: server.port}
+    door = opened.enter_context(
+        Door(
+            resolve=lambda host, port: [OTHER_PUBLIC, PUBLIC],
+            route=lambda address, port: ("127.0.0.1", ports[address]),
+            timeouts=SHORT,
+        )
+    )
+    with pytest.raises(Unreachable, match="certificate"):  # of an authority that this door doesn't know: it got there
+        door.get("https://hold01.atcr.io/", max_bytes=100)
+
+
 def test_a_name_with_endless_addresses_is_tried_at_a_few(serve_tls: Serve, guarded: Guarded) -> None:
     internet = Internet(serve_tls(lambda request: http()))
     addresses = [f"93.184.215.{number}" for number in range(200)]
