@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +95,23 @@ def stack_env(engine: Endpoints, _clients: dict[str, Any], monkeypatch: pytest.M
     return Stack(
         made.prefix, made.queue_url, made.queue_arn, made.dead_letter_url, engine, environment, **_clients
     )
+
+
+@pytest.fixture
+def start_service(stack_env: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts the whole service (``tests.service.Service``) with settings given without their prefix; ends it with the test."""
+    from tests.service import QUICK, Service, forget_settings
+
+    running: list[Service] = []
+
+    def start(**variables: str) -> Service:
+        for name, value in (QUICK | variables).items():
+            monkeypatch.setenv(f"DISCOVERY_{name}", value)
+        forget_settings()
+        running.append(Service(stack_env))
+        return running[-1]
+
+    yield start
+    for service in running:
+        service.stop()
+    forget_settings()

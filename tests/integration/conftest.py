@@ -1,165 +1,14 @@
-"""The whole service in this process, on the tables and the queue of one test: the Lambdas' own handlers, a consumer of the queue,
-the sweep, and a subscriber."""
+"""A simulated neighbourhood, and the service beside it."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-import uvloop
 
-from chalicelib import process, settings
-from chalicelib.crawl.context import Context
 from simulator.clock import Clock
 from simulator.thread import SimulatorThread
-from subscriber.supervisor import Supervisor
-
-HOLDS = "io.atcr.hold.captain"
-PATIENCE = 30.0
-"""Seconds after which what should have happened will not."""
-
-
-class Following:
-    """A subscriber in a thread."""
-
-    def __init__(self, context: Context) -> None:
-        self._ready = threading.Event()
-        self._context = context
-        self._thread = threading.Thread(target=lambda: uvloop.run(self._main()), name="subscriber", daemon=True)
-        self._thread.start()
-        assert self._ready.wait(PATIENCE)
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.supervisor = Supervisor(self._context)
-        self._ready.set()
-        await self.supervisor.run()
-
-    def stop(self) -> None:
-        """Drain, save, give the hosts back."""
-        self._loop.call_soon_threadsafe(self.supervisor.stop)
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "the subscriber does not stop"
-
-
-class Service:
-    """What runs in production, driven as it is there."""
-
-    def __init__(self, stack: Any) -> None:
-        import app as entry_points
-
-        self._app = entry_points
-        self._stack = stack
-        self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(4, thread_name_prefix="service")
-        self._parts = [self._pool.submit(self._consume) for _ in range(2)] + [self._pool.submit(self._sweep)]
-        self._subscriber: Following | None = None
-
-    @property
-    def context(self) -> Context:
-        return process.context()
-
-    # -- parts
-
-    def follow(self) -> None:
-        """Start a subscriber."""
-        assert self._subscriber is None
-        self._subscriber = Following(Context(settings.current()))
-
-    def unfollow(self) -> None:
-        """Stop the subscriber, in good order."""
-        if self._subscriber is not None:
-            self._subscriber.stop()
-            self._subscriber = None
-
-    def stop(self) -> None:
-        self.unfollow()
-        self._stopping.set()
-        for part in self._parts:
-            part.result(PATIENCE)
-        self._pool.shutdown()
-
-    def _consume(self) -> None:
-        url = self._stack.queue_url
-        while not self._stopping.is_set():
-            found = self._stack.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1, AttributeNames=["All"])
-            for message in found.get("Messages", []):
-                self._app.crawl({"Records": [self._record(message)]}, None)
-                self._stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-
-    def _record(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "messageId": message["MessageId"],
-            "receiptHandle": message["ReceiptHandle"],
-            "body": message["Body"],
-            "attributes": message.get("Attributes", {}),
-            "messageAttributes": {},
-            "eventSource": "aws:sqs",
-            "eventSourceARN": self._stack.queue_arn,
-            "awsRegion": "us-east-1",
-        }
-
-    def _sweep(self) -> None:
-        event = {"version": "0", "account": "", "region": "", "detail": {}, "detail-type": "", "source": "aws.events",
-                 "time": "", "id": "", "resources": []}  # fmt: skip
-        while not self._stopping.wait(0.5):
-            self._app.sweep(event, None)
-
-    # -- the API
-
-    def call(self, method: str, path: str, query: dict[str, list[str]] | None = None, body: Any = None) -> tuple[int, Any]:
-        """Status and decoded body of an API call, through the handler that API Gateway calls."""
-        event = {
-            "httpMethod": method,
-            "path": path,
-            "resource": path,
-            "headers": {"content-type": "application/json"},
-            "multiValueQueryStringParameters": query,
-            "queryStringParameters": query and {name: values[-1] for name, values in query.items()},
-            "pathParameters": {},
-            "stageVariables": None,
-            "isBase64Encoded": False,
-            "body": None if body is None else json.dumps(body),
-            "requestContext": {"httpMethod": method, "resourcePath": path, "identity": {"sourceIp": "127.0.0.1"}},
-        }
-        answer = self._app.app(event, None)
-        text = answer["body"]
-        return answer["statusCode"], json.loads(text) if text else text
-
-    def request_crawl(self, hostname: str) -> tuple[int, Any]:
-        return self.call("POST", "/xrpc/com.atproto.sync.requestCrawl", body={"hostname": hostname})
-
-    def listing(self, *collections: str, limit: int = 2000) -> list[str]:
-        """All DIDs of a listing, page by page."""
-        dids: list[str] = []
-        query = {"collection": list(collections), "limit": [str(limit)]}
-        while True:
-            status, page = self.call("GET", "/xrpc/com.atproto.sync.listReposByCollection", query)
-            assert status == 200, page
-            dids += [repo["did"] for repo in page["repos"]]
-            if "cursor" not in page:
-                return dids
-            query["cursor"] = [page["cursor"]]
-
-    def records(self, did: str) -> dict[str, Any]:
-        """Path to CID and value of what is indexed of a repo."""
-        rows = self.context.tables.records.query(did, consistent_read=True)
-        return {row.path: (row.cid, json.loads(row.value) if row.value else None) for row in rows}
-
-
-def eventually(holds: Callable[[], Any], what: Callable[[], Any] | None = None) -> None:
-    """Wait until ``holds()`` is true."""
-    until = time.monotonic() + PATIENCE
-    while not holds():
-        if time.monotonic() > until:
-            raise AssertionError(f"it did not come about; it is: {what() if what else 'otherwise'}")
-        threading.Event().wait(0.03)
+from tests.service import Service
 
 
 @pytest.fixture
@@ -169,36 +18,9 @@ def sim() -> Iterator[SimulatorThread]:
 
 
 @pytest.fixture
-def make_service(stack_env: Any, sim: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Service]]:
-    """Starts the service with settings of the test's own."""
-    running: list[Service] = []
-
-    def fresh() -> None:
-        for cached in (settings.current, process.context, process.reader):
-            cached.cache_clear()
-
-    def make(**variables: str) -> Service:
-        quick = {
-            "PLC_URL": sim.net.plc.url,
-            "CURSOR_SECONDS": "0.2",
-            "DISCOVER_SECONDS": "0.1",
-            "HEARTBEAT_SECONDS": "0.5",
-            "LEASE_SECONDS": "2",
-            "RECONNECT_CAP_SECONDS": "0.5",
-            "FAILURE_CAP_SECONDS": "2",
-            "ANNOUNCE_SECONDS": "0",
-            "LOG_FORMAT": "text",
-        }
-        for name, value in (quick | variables).items():
-            monkeypatch.setenv(f"DISCOVERY_{name}", value)
-        fresh()
-        running.append(Service(stack_env))
-        return running[-1]
-
-    yield make
-    for service in running:
-        service.stop()
-    fresh()
+def make_service(start_service: Callable[..., Service], sim: SimulatorThread) -> Callable[..., Service]:
+    """Starts the service, without a subscriber, with settings of the test's own."""
+    return lambda **variables: start_service(PLC_URL=sim.net.plc.url, **variables)
 
 
 @pytest.fixture
