@@ -36,7 +36,7 @@ HINTS = """
   atcr-discovery is ready on {url}    (Ctrl-C stops it; its state is in {folder})
 
   curl '{url}/xrpc/_health'
-  curl '{url}/xrpc/com.atproto.sync.requestCrawl' --json '{{"hostname": "hold01.atcr.io"}}'
+  curl '{url}/xrpc/com.atproto.sync.requestCrawl' -H 'content-type: application/json' -d '{{"hostname": "hold01.atcr.io"}}'
   curl '{url}/xrpc/com.atproto.sync.listReposByCollection?collection=io.atcr.hold.captain'
 """
 

@@ -154,8 +154,8 @@ class KeptTable(Table):
 
     def at(self, key: Key) -> Any:
         """The item at ``key``, or None."""
-        found: Any = self.items.get(key[0])
-        return found.get(key[1]) if found and self.range_key_attr else found
+        partition: Any = self.items.get(key[0])
+        return partition if partition is None or self.range_key_attr is None else partition.get(key[1])
 
     def set(self, key: Key, item: Item | None) -> None:
         """Put ``item`` in the place of what is at ``key``; None: nothing is there any more."""
@@ -277,11 +277,13 @@ class Store:
         except BaseException:
             execute("ROLLBACK")
             raise
-        for _, _, before, after, new in changes:
+        for name, key, before, after, new in changes:
             for order, entry in before:
                 order.remove(entry)
             for order, entry in after:
                 order.add(entry, new)
+            if not self.backend.tables[name].items.get(key[0]):
+                self.backend.tables[name].items.pop(key[0], None)
 
     def undo(self) -> None:
         """Put back what the call in progress has touched."""

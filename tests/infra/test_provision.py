@@ -12,7 +12,9 @@ def test_every_table_of_the_template_is_made_with_its_keys_and_indexes(stack_env
         table = stack_env.dynamodb.describe_table(TableName=properties["TableName"])["Table"]
         assert table["KeySchema"] == properties["KeySchema"]
         found = {index["IndexName"]: index["KeySchema"] for index in table.get("GlobalSecondaryIndexes", [])}
-        assert found == {index["IndexName"]: index["KeySchema"] for index in properties.get("GlobalSecondaryIndexes", [])}
+        assert found == {
+            index["IndexName"]: index["KeySchema"] for index in properties.get("GlobalSecondaryIndexes", [])
+        }
 
 
 def test_items_of_the_state_table_expire(stack_env: Any) -> None:
