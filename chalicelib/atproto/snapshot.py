@@ -16,8 +16,9 @@ What is wrong decides what comes of it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -29,8 +30,8 @@ from chalicelib.atproto.mst import RangeWalk
 from chalicelib.atproto.node import ROOT_GAP, Gap, NodeLimits
 from chalicelib.atproto.record import Record, is_record_cid, read_record
 from chalicelib.atproto.scope import Scope
-from chalicelib.atproto.spool import Spool, StoredRecord
-from chalicelib.atproto.syntax import Did, canonical_did, parse_record_path
+from chalicelib.atproto.spool import FingerprintIndex, Spool, StoredRecord
+from chalicelib.atproto.syntax import Did, canonical_did, parse_nsid, parse_record_key
 
 _NODE_START: Final = b"\xa2ae"  # every node is a map of two whose first key is e
 _LONG_KEYS: Final = 2_000  # of the two keys around a node: twice the longest valid path is less
@@ -124,11 +125,13 @@ class _Reading:
         # What a record of the scope has in it, in its $type: a collection's needle without the slash of its keys.
         self._needles = tuple(needle.removesuffix(b"/") for needle in scope.needles)
         self._records: dict[bytes, list[str]] = {}  # asked for: the paths of each
-        self._stored: dict[bytes, StoredRecord] = {}  # found, for records that are under several keys
+        self._stored: dict[bytes, tuple[int, int]] = {}  # found: where each is, in case it is under other keys as well
         self._deferred = False  # whether more is asked for than fits in memory
         self._at_end = False
-        self._passed = bytearray()  # eight bytes of the hash of each block that can be no record with a right $type
+        self._passed = bytearray()  # ten bytes of the hash of each block that can be no record with a right $type
+        self._passed_index: FingerprintIndex | None = None
         self._values = 0
+        self._is_wanted = lru_cache(1_000)(self._check_collection)
 
     def run(self, did: Did, now: float | None) -> Snapshot:
         commit = self._read_commit()
@@ -154,12 +157,8 @@ class _Reading:
 
     def _read_commit(self) -> Commit:
         root = self._reader.root
-        for buffer, begin, start, stop in self._sections:
-            if not buffer.startswith(root, start):
-                self._lay_aside(buffer, begin, start, stop)
-                continue
-            self._note_position(buffer, stop)
-            block = buffer[start + CID_LENGTH : stop]
+        for cid, section in self._asked_for({root: ROOT_GAP}, {}):
+            block = _block(section, cid)
             if cid_of(block) != root:
                 raise VerificationFailed("wrong-hash", "the commit's bytes are not those of its CID")
             return parse_commit(block)
@@ -168,27 +167,46 @@ class _Reading:
     def _stream(self) -> None:
         """Take blocks as they come, until nothing is asked for any more or the file ends."""
         nodes, records = self._walk.want, self._records
-        for buffer, begin, start, stop in self._sections:
-            cid = buffer[start : start + CID_LENGTH]
+        for cid, section in self._asked_for(nodes, records):
             if cid in nodes:
-                self._take_node(cid, buffer[start + CID_LENGTH : stop])
-            elif cid in records:
-                self._take_record(cid, buffer[begin:stop], records.pop(cid))
-            elif nodes or self._deferred:
-                self._lay_aside(buffer, begin, start, stop)
-                continue
+                self._take_node(cid, _block(section, cid))
             else:
-                continue
-            if self._complete:
-                self._note_position(buffer, stop)
+                self._take_record(cid, section, records.pop(cid))
+            if not nodes and not records and not self._deferred:
                 return
+
+    def _asked_for(self, nodes: Collection[bytes], records: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """``(CID, section)`` of what is asked for by then, as it comes. What may be asked for later on is laid aside:
+        nodes, and records that name a wanted collection.
+
+        This sees every block of a file, so it is written for speed: wanted collections are sought in a buffer of many
+        blocks at once, and what is passed over is not copied.
+        """
+        put_aside, passed = self._aside.put, self._passed
+        searched, needle = b"", 0
+        for buffer, begin, start, stop in self._sections:
+            block = start + CID_LENGTH
+            cid = buffer[start:block]
+            if cid in nodes or cid in records:
+                self._position = self._reader.bytes_read - len(buffer) + stop
+                yield cid, buffer[begin:stop]
+            elif nodes or self._deferred:
+                if needle < block or buffer is not searched:
+                    searched, needle = buffer, self._find_needle(buffer, block)
+                if needle < stop or buffer.startswith(_NODE_START, block):
+                    put_aside(cid, buffer[begin:stop])
+                else:
+                    passed += cid[4:14]
+
+    def _find_needle(self, buffer: bytes, start: int) -> int:
+        found = [at for needle in self._needles if (at := buffer.find(needle, start)) >= 0]
+        return min(found, default=len(buffer))
 
     def _settle(self) -> None:
         """The file has ended: what is still asked for was laid aside and is on disk, or is not there."""
         self._at_end = True
         self._position = self._reader.bytes_read
         self._aside.spill()
-        self._spool.index()
         self._settle_nodes()
         for cid, paths in self._records.items():
             for path in paths:
@@ -215,22 +233,10 @@ class _Reading:
             if cid_of(self._spool.read(*found)) != cid:
                 raise VerificationFailed("wrong-hash", f"the bytes of {path} are not those of its CID")
             self._add(StoredRecord(path, cid, *found))
-        elif self._spool.was_passed(cid, self._passed):
+        elif self._was_passed(cid):
             self._add(StoredRecord(path, cid, 0, 0, _UNTYPED))
         else:
             raise VerificationFailed("missing-block", f"the record {path} is not in the file")
-
-    def _lay_aside(self, buffer: bytes, begin: int, start: int, stop: int) -> None:
-        """Keep a section if it may be asked for later on."""
-        block = start + CID_LENGTH
-        if not buffer.startswith(_NODE_START, block):
-            for needle in self._needles:
-                if buffer.find(needle, block, stop) >= 0:
-                    break
-            else:
-                self._passed += buffer[start + 4 : start + 12]
-                return
-        self._aside.put(buffer[start:block], buffer[begin:stop])
 
     def _take_node(self, cid: bytes, block: bytes) -> None:
         """Read a node that is asked for, and what it asks for in turn as far as that was laid aside in memory."""
@@ -245,7 +251,7 @@ class _Reading:
                 if section := self._aside.take(child):
                     ready.append((child, _block(section, child)))
                 elif not self._at_end and self._is_full(self._walk.want[child]):
-                    self._spool.defer(child, gap=self._walk.want.pop(child))
+                    self._spool.defer(child, self._walk.want.pop(child))
 
     def _ask_for_record(self, key: bytes, cid: bytes) -> None:
         path = self._wanted_path(key)
@@ -258,37 +264,50 @@ class _Reading:
         elif section := self._aside.take(cid):
             self._take_record(cid, section, [path])
         elif stored := self._stored.get(cid):
-            self._add(stored._replace(path=path))
+            self._add(StoredRecord(path, cid, *stored))
         elif cid in self._walk.want:
             raise VerificationFailed("bad-node", "a block is both a node and a record")
         elif cid in self._records:
             self._records[cid].append(path)
         elif self._is_full():
-            self._spool.defer(cid, path=path)
+            self._spool.defer(cid, path)
         else:
             self._records[cid] = [path]
 
     def _wanted_path(self, key: bytes) -> str | None:
         try:
             path = key.decode("ascii")
-            collection, _ = parse_record_path(path)
+            collection, _, rkey = path.partition("/")
+            parse_record_key(rkey)
+            return path if self._is_wanted(collection) else None
         except (UnicodeDecodeError, InvalidSyntax) as error:
             self._snapshot.skipped += 1
             if self._snapshot.first_skipped is None:
-                self._snapshot.first_skipped = f"{error}"
+                self._snapshot.first_skipped = str(error)
             return None
-        return path if self._scope.wants(collection) else None
+
+    def _check_collection(self, collection: str) -> bool:
+        return self._scope.wants(parse_nsid(collection))
 
     def _take_record(self, cid: bytes, section: bytes, paths: list[str]) -> None:
         block = _block(section, cid)
         if cid_of(block) != cid:
             raise VerificationFailed("wrong-hash", f"the bytes of {paths[0]} are not those of its CID")
-        end = self._spool.add(section)
-        record = StoredRecord(paths[0], cid, end - len(block), len(block))
+        size = len(block)
+        offset = self._spool.add(section) - size
         if len(self._stored) < self._limits.pending:
-            self._stored[cid] = record
+            self._stored[cid] = offset, size
         for path in paths:
-            self._add(record._replace(path=path))
+            self._add(StoredRecord(path, cid, offset, size))
+
+    def _was_passed(self, cid: bytes) -> bool:
+        """Whether a block was passed over under this CID: it was no node, and no record with a right $type."""
+        if self._passed_index is None:
+            self._passed_index = FingerprintIndex()
+            for at in range(0, len(self._passed), 10):
+                self._passed_index.add(bytes(self._passed[at : at + 10]), at)
+            self._passed.clear()
+        return self._passed_index.find(cid[4:14]) is not None
 
     def _add(self, record: StoredRecord) -> None:
         self._snapshot.record_count += 1
@@ -305,9 +324,6 @@ class _Reading:
         if asked > self._limits.pending or len(gap.low) + len(gap.high or b"") > _LONG_KEYS:
             self._deferred = True
         return self._deferred
-
-    def _note_position(self, buffer: bytes, stop: int) -> None:
-        self._position = self._reader.bytes_read - len(buffer) + stop
 
 
 class _Aside:

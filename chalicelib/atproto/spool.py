@@ -1,18 +1,20 @@
-"""Where a snapshot keeps what it can't hold in memory: blocks in a temporary file, and where they are in a private database.
+"""Where a snapshot keeps what it can't hold in memory: blocks, and rows about them.
 
-The file is itself a CAR: records that were found and blocks that may still be needed, in the order in which they came.
-A few records take neither file nor database; millions take their bytes on disk and a fixed amount of memory. What is
-on disk has no name there, so it is gone with the process, however that ends.
+A small snapshot stays in memory. A large one takes a fixed amount of it, and the rest on disk, in files without a name:
+they are gone with the process, however that ends. What takes memory all the same is an index, which is made only where
+blocks came in a bad order: about 20 bytes for each block that was kept.
 """
 
 from __future__ import annotations
 
 import errno
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from tempfile import SpooledTemporaryFile
-from typing import Final, NamedTuple
+import heapq
+import marshal
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from tempfile import TemporaryFile
+from typing import Any, Final, NamedTuple
 
 from chalicelib.atproto.car import CarLimits, CarReader, car_header
 from chalicelib.atproto.cid import CID_LENGTH
@@ -21,14 +23,8 @@ from chalicelib.atproto.node import Gap
 
 _BYTES_IN_MEMORY: Final = 4_000_000
 _ROWS_IN_MEMORY: Final = 20_000
+_ROWS_IN_BATCH: Final = 200
 _CHUNK: Final = 65_536
-_TABLES: Final = """
-    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8192;
-    CREATE TABLE record (path TEXT, cid BLOB, offset INTEGER, size INTEGER, problem TEXT);
-    CREATE TABLE block (cid BLOB, offset INTEGER, size INTEGER);
-    CREATE TABLE passed (part BLOB PRIMARY KEY) WITHOUT ROWID;
-    CREATE TABLE deferred (cid BLOB, path TEXT, low BLOB, high BLOB, layer INTEGER);
-"""
 
 
 class StoredRecord(NamedTuple):
@@ -42,126 +38,162 @@ class StoredRecord(NamedTuple):
 
 
 class Spool:
-    """Raises BudgetExceeded where more than ``max_bytes`` of blocks are to be kept, or there is no more room for them."""
+    """Blocks and records of one snapshot.
+
+    Raises BudgetExceeded where more than ``max_bytes`` of blocks are to be kept, or there is no more room on disk.
+    """
 
     def __init__(self, root: bytes, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._file = SpooledTemporaryFile(_BYTES_IN_MEMORY)  # noqa: SIM115  closed by close()
-        self._unwritten = [car_header(root)]
-        self._written = 0
-        self._end = len(self._unwritten[0])
+        # The blocks are kept as a CAR, so that what reads one reads the other.
+        self._blocks = _Tape(max_bytes)
+        self._blocks.append(car_header(root))
         self._rows: list[StoredRecord] = []
-        self._database: sqlite3.Connection | None = None
+        self._runs = _Batches(max_bytes)
+        self._needs: list[tuple[Any, ...]] = []
+        self._deferred = _Batches(max_bytes)
+        self._index: FingerprintIndex | None = None
 
     def close(self) -> None:
-        self._file.close()
-        if self._database:
-            self._database.close()
+        """Give back what is on disk."""
+        for tape in (self._blocks, self._runs.tape, self._deferred.tape):
+            tape.close()
 
     def add(self, section: bytes) -> int:
         """Keep a section of a CAR. Returns the offset at which it ends."""
-        self._unwritten.append(section)
-        self._end += len(section)
-        if self._end - self._written > _CHUNK:
-            self._write()
-        return self._end
+        return self._blocks.append(section)
 
     def read(self, offset: int, size: int) -> bytes:
-        """The block that starts at ``offset``."""
-        self._write()
-        self._file.seek(offset)
-        return self._file.read(size)
+        """The block that lies at ``offset``."""
+        return self._blocks.read(offset, size)
 
     def add_record(self, record: StoredRecord) -> None:
+        """Keep a row. No two have the same path."""
         self._rows.append(record)
         if len(self._rows) >= _ROWS_IN_MEMORY:
-            self._write_rows()
+            self._runs.write(sorted(self._rows))
+            self._rows.clear()
 
     def records(self) -> Iterator[StoredRecord]:
-        """All records in order of path."""
-        if not self._database:
-            yield from sorted(self._rows)
-            return
-        self._write_rows()
-        with _room():
-            yield from map(StoredRecord._make, self._database.execute("SELECT * FROM record ORDER BY path"))
+        """All rows in order of path: the sorted runs on disk and the last one in memory, merged."""
+        runs = map(self._runs.read, self._runs.runs)
+        return map(StoredRecord._make, heapq.merge(*runs, sorted(self._rows)))
 
-    def defer(self, cid: bytes, *, path: str | None = None, gap: Gap | None = None) -> None:
-        """Note that a block is needed, a record's or a node's, for when all blocks have come."""
-        low, high, layer = gap or (None, None, None)
-        with _room():
-            self._tables.execute("INSERT INTO deferred VALUES (?, ?, ?, ?, ?)", (cid, path, low, high, layer))
+    def defer(self, cid: bytes, need: str | Gap) -> None:
+        """Note that the record of a path, or the node of a gap, is needed once all blocks have come."""
+        self._needs.append((cid, *need) if isinstance(need, Gap) else (cid, need))
+        if len(self._needs) >= _ROWS_IN_BATCH:
+            self._deferred.write(self._needs)
+            self._needs.clear()
 
     def deferred(self) -> Iterator[tuple[bytes, str | Gap]]:
-        with _room():
-            for cid, path, low, high, layer in self._tables.execute("SELECT * FROM deferred"):
-                yield cid, path if path is not None else Gap(low, high, layer)
-
-    def index(self) -> None:
-        """Make all blocks that were added findable."""
-        self._write()
-        self._file.seek(0)
-        limits = CarLimits(max_bytes=self._end, max_block=self._end, max_blocks=self._end)
-        with _room():
-            self._tables.executemany("INSERT INTO block VALUES (?, ?, ?)", self._blocks(limits))
-            self._tables.execute("CREATE INDEX block_by_cid ON block (cid)")
+        """What was noted, in order."""
+        runs = map(self._deferred.read, self._deferred.runs)
+        for cid, *need in chain(chain.from_iterable(runs), self._needs):
+            yield cid, need[0] if len(need) == 1 else Gap(*need)
 
     def find(self, cid: bytes) -> tuple[int, int] | None:
-        """Offset and size of the first block that came under a CID, once there is an index."""
-        found: tuple[int, int] | None = self._tables.execute(
-            "SELECT offset, size FROM block WHERE cid = ? ORDER BY rowid LIMIT 1", (cid,)
-        ).fetchone()
-        return found
+        """Offset and size of the first block that was kept under a CID. Call it when all blocks are there."""
+        if self._index is None:
+            self._index = FingerprintIndex()
+            limits = CarLimits(max_bytes=self._blocks.end, max_block=self._blocks.end, max_blocks=self._blocks.end)
+            reader = CarReader(self._blocks.chunks(), limits)
+            for buffer, _, start, stop in reader.sections():
+                block = start + CID_LENGTH
+                place = reader.bytes_read - len(buffer) + block
+                self._index.add(buffer[start + 4 : start + 14], place << 24 | stop - block)
+        found = self._index.find(cid[4:14])
+        return None if found is None else (found >> 24, found & 0xFFFFFF)
 
-    def was_passed(self, cid: bytes, passed: bytearray) -> bool:
-        """Whether eight bytes of the CID's hash are among those in ``passed``, which is emptied into an index."""
-        if passed:
-            parts = ((bytes(passed[at : at + 8]),) for at in range(0, len(passed), 8))
-            with _room():
-                self._tables.executemany("INSERT OR IGNORE INTO passed VALUES (?)", parts)
-            passed.clear()
-        return self._tables.execute("SELECT 1 FROM passed WHERE part = ?", (cid[4:12],)).fetchone() is not None
 
-    def _blocks(self, limits: CarLimits) -> Iterable[tuple[bytes, int, int]]:
-        reader = CarReader(iter(lambda: self._file.read(_CHUNK), b""), limits)
-        for buffer, _, start, stop in reader.sections():
-            block = start + CID_LENGTH
-            yield buffer[start:block], reader.bytes_read - len(buffer) + block, stop - block
+class FingerprintIndex:
+    """From ten bytes of a hash to a number of eight bytes, in little memory: 16 bytes a pair, and the first pair counts.
+
+    Ten bytes are not the whole hash, so what is found under them has to be hashed.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[bytes, bytearray] = {}
+
+    def add(self, fingerprint: bytes, number: int) -> None:
+        pair = fingerprint[2:] + number.to_bytes(8, "big")
+        bucket = self._buckets.get(fingerprint[:2])
+        if bucket is None:
+            self._buckets[fingerprint[:2]] = bytearray(pair)
+        else:
+            bucket += pair
+
+    def find(self, fingerprint: bytes) -> int | None:
+        bucket = self._buckets.get(fingerprint[:2], b"")
+        at = bucket.find(fingerprint[2:])
+        while at > 0 and at % 16:
+            at = bucket.find(fingerprint[2:], at + 1)
+        return None if at < 0 else int.from_bytes(bucket[at + 8 : at + 16], "big")
+
+
+class _Tape:
+    """Bytes that are appended and read at any place: the latest in memory, all before them in a file."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._file: Any = None
+        self._written = 0
+        self._memory = bytearray()
+        self.end = 0
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def append(self, data: bytes) -> int:
+        self._memory += data
+        self.end += len(data)
+        if len(self._memory) > _BYTES_IN_MEMORY:
+            self._write()
+        return self.end
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset >= self._written:
+            return bytes(self._memory[offset - self._written : offset - self._written + size])
+        return os.pread(self._file.fileno(), size, offset)
+
+    def chunks(self) -> Iterator[bytes]:
+        offset = 0
+        while offset < self.end:
+            chunk = self.read(offset, _CHUNK)
+            yield chunk
+            offset += len(chunk)
 
     def _write(self) -> None:
-        if not self._unwritten:
-            return
-        if self._end > self._max_bytes:
+        if self.end > self._max_bytes:
             raise BudgetExceeded(f"more than {self._max_bytes} bytes would have to be kept")
-        with _room():
-            self._file.seek(self._written)
-            self._file.write(b"".join(self._unwritten))
-        self._unwritten.clear()
-        self._written = self._end
-
-    def _write_rows(self) -> None:
-        with _room():
-            self._tables.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", self._rows)
-        self._rows.clear()
-
-    @property
-    def _tables(self) -> sqlite3.Connection:
-        if self._database is None:
-            # An empty name is SQLite's private database: in memory first, then in a file without a name.
-            self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            self._database.executescript(_TABLES)
-        return self._database
+        try:
+            if self._file is None:
+                self._file = TemporaryFile()  # noqa: SIM115  closed by close()
+            self._file.write(self._memory)
+            self._file.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise BudgetExceeded("no room left for temporary files") from error
+        self._memory.clear()
+        self._written = self.end
 
 
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-            raise
-        raise BudgetExceeded("no room left for temporary files") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise BudgetExceeded("no room left for temporary files") from error
+class _Batches:
+    """Runs of rows on a tape, read one batch at a time."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.tape = _Tape(max_bytes)
+        self.runs: list[list[tuple[int, int]]] = []
+        """Of each run: where its batches lie, and their sizes."""
+
+    def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        run = []
+        for at in range(0, len(rows), _ROWS_IN_BATCH):
+            batch = marshal.dumps([tuple(row) for row in rows[at : at + _ROWS_IN_BATCH]])
+            run.append((self.tape.append(batch) - len(batch), len(batch)))
+        self.runs.append(run)
+
+    def read(self, run: Iterable[tuple[int, int]]) -> Iterator[tuple[Any, ...]]:
+        for offset, size in run:
+            yield from marshal.loads(self.tape.read(offset, size))  # noqa: S302  bytes of our own
