@@ -22,6 +22,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
+from chalicelib.atproto.aside import Aside, Needles
 from chalicelib.atproto.car import CarLimits, CarReader
 from chalicelib.atproto.cid import CID_LENGTH, cid_of
 from chalicelib.atproto.commit import Commit, parse_commit
@@ -30,7 +31,7 @@ from chalicelib.atproto.mst import RangeWalk
 from chalicelib.atproto.node import ROOT_GAP, Gap, NodeLimits
 from chalicelib.atproto.record import Record, is_record_cid, read_record
 from chalicelib.atproto.scope import Scope
-from chalicelib.atproto.spool import FingerprintIndex, Spool, StoredRecord
+from chalicelib.atproto.spool import Spool, StoredRecord
 from chalicelib.atproto.syntax import Did, canonical_did, parse_nsid, parse_record_key
 
 _NODE_START: Final = b"\xa2ae"  # every node is a map of two whose first key is e
@@ -121,15 +122,14 @@ class _Reading:
         self._spool = spool
         self._scope = scope
         self._limits = limits
-        self._aside = _Aside(spool, limits.lookahead)
+        self._aside = Aside(spool, limits.lookahead)
         # What a record of the scope has in it, in its $type: a collection's needle without the slash of its keys.
-        self._needles = tuple(needle.removesuffix(b"/") for needle in scope.needles)
+        self._needles = Needles([needle.removesuffix(b"/") for needle in scope.needles])
         self._records: dict[bytes, list[str]] = {}  # asked for: the paths of each
         self._stored: dict[bytes, tuple[int, int]] = {}  # found: where each is, in case it is under other keys as well
+        self._asked = 0  # the number of those paths
         self._deferred = False  # whether more is asked for than fits in memory
         self._at_end = False
-        self._passed = bytearray()  # ten bytes of the hash of each block that can be no record with a right $type
-        self._passed_index: FingerprintIndex | None = None
         self._values = 0
         self._is_wanted = lru_cache(1_000)(self._check_collection)
 
@@ -182,7 +182,7 @@ class _Reading:
         This sees every block of a file, so it is written for speed: wanted collections are sought in a buffer of many
         blocks at once, and what is passed over is not copied.
         """
-        put_aside, passed = self._aside.put, self._passed
+        put_aside, passed, find_needle = self._aside.put, self._aside.passed, self._needles.find
         searched, needle = b"", 0
         for buffer, begin, start, stop in self._sections:
             block = start + CID_LENGTH
@@ -192,15 +192,11 @@ class _Reading:
                 yield cid, buffer[begin:stop]
             elif nodes or self._deferred:
                 if needle < block or buffer is not searched:
-                    searched, needle = buffer, self._find_needle(buffer, block)
+                    searched, needle = buffer, find_needle(buffer, block)
                 if needle < stop or buffer.startswith(_NODE_START, block):
                     put_aside(cid, buffer[begin:stop])
                 else:
                     passed += cid[4:14]
-
-    def _find_needle(self, buffer: bytes, start: int) -> int:
-        found = [at for needle in self._needles if (at := buffer.find(needle, start)) >= 0]
-        return min(found, default=len(buffer))
 
     def _settle(self) -> None:
         """The file has ended: what is still asked for was laid aside and is on disk, or is not there."""
@@ -233,7 +229,7 @@ class _Reading:
             if cid_of(self._spool.read(*found)) != cid:
                 raise VerificationFailed("wrong-hash", f"the bytes of {path} are not those of its CID")
             self._add(StoredRecord(path, cid, *found))
-        elif self._was_passed(cid):
+        elif self._aside.was_passed(cid):
             self._add(StoredRecord(path, cid, 0, 0, _UNTYPED))
         else:
             raise VerificationFailed("missing-block", f"the record {path} is not in the file")
@@ -262,17 +258,17 @@ class _Reading:
         elif self._at_end:
             self._settle_record(cid, path)
         elif section := self._aside.take(cid):
+            self._asked += 1
             self._take_record(cid, section, [path])
         elif stored := self._stored.get(cid):
             self._add(StoredRecord(path, cid, *stored))
         elif cid in self._walk.want:
             raise VerificationFailed("bad-node", "a block is both a node and a record")
-        elif cid in self._records:
-            self._records[cid].append(path)
         elif self._is_full():
             self._spool.defer(cid, path)
         else:
-            self._records[cid] = [path]
+            self._records.setdefault(cid, []).append(path)
+            self._asked += 1
 
     def _wanted_path(self, key: bytes) -> str | None:
         try:
@@ -293,21 +289,13 @@ class _Reading:
         block = _block(section, cid)
         if cid_of(block) != cid:
             raise VerificationFailed("wrong-hash", f"the bytes of {paths[0]} are not those of its CID")
+        self._asked -= len(paths)
         size = len(block)
         offset = self._spool.add(section) - size
         if len(self._stored) < self._limits.pending:
             self._stored[cid] = offset, size
         for path in paths:
             self._add(StoredRecord(path, cid, offset, size))
-
-    def _was_passed(self, cid: bytes) -> bool:
-        """Whether a block was passed over under this CID: it was no node, and no record with a right $type."""
-        if self._passed_index is None:
-            self._passed_index = FingerprintIndex()
-            for at in range(0, len(self._passed), 10):
-                self._passed_index.add(bytes(self._passed[at : at + 10]), at)
-            self._passed.clear()
-        return self._passed_index.find(cid[4:14]) is not None
 
     def _add(self, record: StoredRecord) -> None:
         self._snapshot.record_count += 1
@@ -320,47 +308,10 @@ class _Reading:
 
     def _is_full(self, gap: Gap = ROOT_GAP) -> bool:
         """Whether what is asked for next has to go to disk: from the first time on all of it does."""
-        asked = len(self._records) + len(self._walk.want)
+        asked = self._asked + len(self._walk.want)
         if asked > self._limits.pending or len(gap.low) + len(gap.high or b"") > _LONG_KEYS:
             self._deferred = True
         return self._deferred
-
-
-class _Aside:
-    """Sections that nobody has asked for yet, by CID: the latest in memory, older ones in the spool.
-
-    Two generations of at most ``capacity`` bytes each: when the younger is full, the older goes to the spool at once.
-    """
-
-    def __init__(self, spool: Spool, capacity: int) -> None:
-        self._spool = spool
-        self._capacity = capacity
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
-        self._size = 0
-
-    def put(self, cid: bytes, section: bytes) -> None:
-        """Of several sections with one CID the first counts."""
-        if cid in self._young or cid in self._old:
-            return
-        self._young[cid] = section
-        self._size += len(section)
-        if self._size > self._capacity:
-            self._turn()
-
-    def take(self, cid: bytes) -> bytes | None:
-        """The section, if it is in memory; it is not kept any longer."""
-        return self._young.pop(cid, None) or self._old.pop(cid, None)
-
-    def spill(self) -> None:
-        """Send everything to the spool."""
-        self._turn()
-        self._turn()
-
-    def _turn(self) -> None:
-        for section in self._old.values():
-            self._spool.add(section)
-        self._young, self._old, self._size = {}, self._young, 0
 
 
 def _block(section: bytes, cid: bytes) -> bytes:

@@ -100,34 +100,35 @@ class Spool:
             for buffer, _, start, stop in reader.sections():
                 block = start + CID_LENGTH
                 place = reader.bytes_read - len(buffer) + block
-                self._index.add(buffer[start + 4 : start + 14], place << 24 | stop - block)
+                self._index.add(buffer[start + 4 : start + 14], place << 28 | stop - block)
         found = self._index.find(cid[4:14])
-        return None if found is None else (found >> 24, found & 0xFFFFFF)
+        return None if found is None else (found >> 28, found & 0xFFFFFFF)
 
 
 class FingerprintIndex:
-    """From ten bytes of a hash to a number of eight bytes, in little memory: 16 bytes a pair, and the first pair counts.
+    """From ten bytes of a hash to a number of eight bytes, at 18 bytes of memory each: the first number counts.
 
-    Ten bytes are not the whole hash, so what is found under them has to be hashed.
+    Ten bytes are not the whole hash, so what is found by them has to be hashed. Buckets are chosen by Python's keyed hash,
+    so nobody can fill one on purpose.
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[bytes, bytearray] = {}
+        self._buckets: dict[int, bytearray] = {}
 
     def add(self, fingerprint: bytes, number: int) -> None:
-        pair = fingerprint[2:] + number.to_bytes(8, "big")
-        bucket = self._buckets.get(fingerprint[:2])
-        if bucket is None:
-            self._buckets[fingerprint[:2]] = bytearray(pair)
+        bucket = hash(fingerprint) & 0xFFFF
+        entry = fingerprint + number.to_bytes(8, "big")
+        if bucket in self._buckets:
+            self._buckets[bucket] += entry
         else:
-            bucket += pair
+            self._buckets[bucket] = bytearray(entry)
 
     def find(self, fingerprint: bytes) -> int | None:
-        bucket = self._buckets.get(fingerprint[:2], b"")
-        at = bucket.find(fingerprint[2:])
-        while at > 0 and at % 16:
-            at = bucket.find(fingerprint[2:], at + 1)
-        return None if at < 0 else int.from_bytes(bucket[at + 8 : at + 16], "big")
+        bucket = self._buckets.get(hash(fingerprint) & 0xFFFF, b"")
+        at = bucket.find(fingerprint)
+        while at > 0 and at % 18:
+            at = bucket.find(fingerprint, at + 1)
+        return None if at < 0 else int.from_bytes(bucket[at + 10 : at + 18], "big")
 
 
 class _Tape:
@@ -147,6 +148,8 @@ class _Tape:
     def append(self, data: bytes) -> int:
         self._memory += data
         self.end += len(data)
+        if self.end > self._max_bytes:
+            raise BudgetExceeded(f"more than {self._max_bytes} bytes would have to be kept")
         if len(self._memory) > _BYTES_IN_MEMORY:
             self._write()
         return self.end
@@ -164,8 +167,6 @@ class _Tape:
             offset += len(chunk)
 
     def _write(self) -> None:
-        if self.end > self._max_bytes:
-            raise BudgetExceeded(f"more than {self._max_bytes} bytes would have to be kept")
         try:
             if self._file is None:
                 self._file = TemporaryFile()  # noqa: SIM115  closed by close()
