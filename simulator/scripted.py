@@ -120,4 +120,5 @@ def _read(lines: Iterable[bytes]) -> Request | None:
     if not head:
         return None
     fields = (field.partition(":") for field in head[1:])
-    return Request(head[0].split(" ")[1], {name.lower(): value.strip() for name, _, value in fields})
+    target = head[0].partition(" ")[2].partition(" ")[0]  # empty where TLS was spoken to a server without it
+    return Request(target, {name.lower(): value.strip() for name, _, value in fields})

@@ -13,8 +13,9 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from chalicelib.atproto.errors import BadResponse, InvalidSyntax, RemoteError, XrpcError
-from chalicelib.atproto.net import Door, Response, Timeouts, printable
+from chalicelib.atproto.net import Door, Response, printable
 from chalicelib.atproto.syntax import Did, Nsid, Origin, RecordKey, Tid, canonical_did, parse_did, parse_tid
+from chalicelib.atproto.transport import Timeouts
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of a small JSON answer."""

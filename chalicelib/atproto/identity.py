@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from chalicelib.atproto.crypto import PublicKey, parse_legacy, parse_multibase
 from chalicelib.atproto.errors import BadResponse, DidNotFound, InvalidSyntax, MalformedDidDocument, MalformedKey
-from chalicelib.atproto.net import Door, Timeouts
+from chalicelib.atproto.net import Door
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, parse_did, parse_origin
+from chalicelib.atproto.transport import Timeouts
 
 MAX_DOCUMENT: Final = 64 * 1024
 """Bytes of a DID document."""

@@ -31,7 +31,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 import certifi
-import httpcore
 import httpx
 
 from chalicelib.atproto.addresses import MALFORMED, why_not_public
@@ -44,6 +43,7 @@ from chalicelib.atproto.errors import (
     Unreachable,
 )
 from chalicelib.atproto.syntax import Origin, parse_origin
+from chalicelib.atproto.transport import Clock, Timeouts, Transport
 
 if TYPE_CHECKING:
     from chalicelib.atproto.websocket import Websocket
@@ -57,17 +57,6 @@ MAX_RETRY_AFTER: Final = 24 * 3600.0
 _HTTP: Final = ("https", "http")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_ADDRESSES: Final = 4  # of a name, tried in turn within the time to connect
-_KEEPALIVE: Final = 4.0  # seconds; below the 5 after which Node closes an idle connection, so that neither side races
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Limits of one request, in seconds. ``min_rate`` is in bytes a second, over the time spent waiting for bytes."""
-
-    connect: float = 10.0
-    idle: float = 20.0
-    total: float = 60.0
-    min_rate: float = 1024.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +140,7 @@ class Door:
         self._timeouts = timeouts or Timeouts()
         self._resolve = resolve
         self._route = route
-        self._transport = _Transport(self.ssl_context, _CheckedBackend(self))
+        self._transport = Transport(self.ssl_context, self._find)
 
     def __enter__(self) -> Self:
         return self
@@ -179,7 +168,7 @@ class Door:
         The chunks raise BudgetExceeded beyond ``max_bytes`` decoded bytes, or when the answer is too slow. Those of an
         answer that is no success (2xx) just end beyond MAX_ERROR bytes.
         """
-        clock = _Clock(timeouts or self._timeouts)
+        clock = Clock(timeouts or self._timeouts)
         target, response = self._open(self.vet(url, _HTTP), accept, clock)
         try:
             yield StreamedResponse(
@@ -269,7 +258,13 @@ class Door:
                 raise AddressRefused(f"{origin.hostname} resolves to an address that is not public ({why})")
         return [self._route(address, origin.port) for address in found[:_MAX_ADDRESSES]]
 
-    def _open(self, target: Target, accept: str, clock: _Clock) -> tuple[Target, httpx.Response]:
+    def _find(self, host: str, port: int, seconds: float) -> list[tuple[str, int]]:
+        origin = Origin(host, port, secure=False)  # only its name and port are asked for here
+        with resolving(origin):
+            found = self.look_up(origin).result(seconds)
+        return self.places(origin, found)
+
+    def _open(self, target: Target, accept: str, clock: Clock) -> tuple[Target, httpx.Response]:
         """Send the request, and again where it is redirected to."""
         headers = {"user-agent": self.user_agent, "accept": accept, "accept-encoding": "gzip"}
         timeout = {"connect": clock, "read": clock, "write": clock}
@@ -289,136 +284,6 @@ class Door:
         raise BadResponse(f"{target.origin} is the end of more than {MAX_REDIRECTS} redirects")
 
 
-class _Clock(float):
-    """The time budget of a request with all its redirects, kept by our end of the connection.
-
-    httpcore hands the timeouts of a request untouched to the network stream that does the waiting, so this number (the
-    idle timeout) carries the deadline there, whichever thread reads and whichever pooled connection is used.
-    """
-
-    limits: Timeouts
-    deadline: float
-    received: int
-    waited: float
-    ended: bool
-
-    def __new__(cls, limits: Timeouts) -> Self:
-        clock = super().__new__(cls, limits.idle)
-        clock.limits = limits
-        clock.deadline = time.monotonic() + limits.total
-        clock.new_answer()
-        return clock
-
-    def new_answer(self) -> None:
-        self.received = 0
-        self.waited = 0.0
-        self.ended = False
-
-    def left(self, limit: float) -> float:
-        """Seconds that the next operation may take, ``limit`` at most."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise httpcore.ReadTimeout("the time for the whole request has passed")
-        return min(limit, left)
-
-    def note(self, size: int, seconds: float) -> None:
-        """Bytes that were received after so many seconds of waiting. Raises BudgetExceeded for a trickle."""
-        if self.received:
-            self.waited += seconds
-        self.received += size
-        self.ended = not size
-        # A pause shorter than the idle timeout is in order, so the rate says nothing before that.
-        if self.waited > self.limits.idle and self.received < self.waited * self.limits.min_rate:
-            raise BudgetExceeded(f"the answer is slower than {self.limits.min_rate:.0f} bytes a second")
-
-
-class _CheckedStream(httpcore.NetworkStream):
-    """A connection that keeps to the request's clock."""
-
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
-        self._stream = stream
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        clock = cast(_Clock, timeout)
-        limit = clock.left(clock.limits.idle)
-        start = time.monotonic()
-        received = self._stream.read(max_bytes, limit)
-        clock.note(len(received), time.monotonic() - start)
-        return received
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        clock = cast(_Clock, timeout)
-        self._stream.write(buffer, clock.left(clock.limits.idle))
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        clock = cast(_Clock, timeout)
-        try:
-            limit = clock.left(clock.limits.connect)
-            return _CheckedStream(self._stream.start_tls(ssl_context, server_hostname, limit))
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _CheckedBackend(httpcore.NetworkBackend):
-    """Where httpcore would resolve and connect by name, this connects to the addresses that the door has checked."""
-
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self._sockets = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        clock = cast(_Clock, timeout)
-        until = time.monotonic() + clock.left(clock.limits.connect)
-        origin = Origin(host, port, secure=False)  # only its name and port are asked for here
-        with resolving(origin):
-            found = self._door.look_up(origin).result(until - time.monotonic())
-        places = self._door.places(origin, found)
-        failure: Exception = httpcore.ConnectTimeout("no time was left to connect")
-        for untried, (address, real_port) in zip(range(len(places), 0, -1), places, strict=True):
-            left = until - time.monotonic()
-            if left <= 0:
-                break
-            try:
-                stream = self._sockets.connect_tcp(address, real_port, left / untried, None, ())
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-            else:
-                return _CheckedStream(stream)
-        raise failure
-
-
-class _Transport(httpx.HTTPTransport):
-    """httpx's transport on a network backend of ours, for which it has no parameter.
-
-    Used without httpx.Client: nothing here keeps cookies, follows redirects or reads the environment.
-    """
-
-    def __init__(self, ssl_context: ssl.SSLContext, backend: httpcore.NetworkBackend) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=None,  # callers bound themselves; waiting here would look like a remote's fault
-            max_keepalive_connections=20,
-            keepalive_expiry=_KEEPALIVE,
-            network_backend=backend,
-        )
-
-
 @contextmanager
 def resolving(origin: Origin) -> Iterator[None]:
     """A resolver's errors as ours."""
@@ -431,7 +296,7 @@ def resolving(origin: Origin) -> Iterator[None]:
 
 
 @contextmanager
-def _translated(target: Target, clock: _Clock) -> Iterator[None]:
+def _translated(target: Target, clock: Clock) -> Iterator[None]:
     """httpx's errors as ours."""
     host = target.origin
     try:
@@ -450,7 +315,7 @@ def _translated(target: Target, clock: _Clock) -> Iterator[None]:
         raise Unreachable(f"the connection to {host} broke: {printable(str(error))}") from error
 
 
-def _chunks(response: httpx.Response, target: Target, max_bytes: int, clock: _Clock) -> Iterator[bytes]:
+def _chunks(response: httpx.Response, target: Target, max_bytes: int, clock: Clock) -> Iterator[bytes]:
     raw = cast(Iterable[bytes], response.stream)
     coding = response.headers.get("content-encoding", "")
     with _translated(target, clock):

@@ -14,7 +14,8 @@ import pytest
 import trustme
 
 from chalicelib.atproto.errors import AddressRefused, BadResponse, BudgetExceeded, Unreachable
-from chalicelib.atproto.net import MAX_ERROR, MAX_RETRY_AFTER, Door, Timeouts, seconds_to_wait
+from chalicelib.atproto.net import MAX_ERROR, MAX_RETRY_AFTER, Door, seconds_to_wait
+from chalicelib.atproto.transport import Timeouts
 from simulator.scripted import Reply, Request, ScriptedServer, http
 
 PUBLIC = "93.184.215.14"
