@@ -1,7 +1,8 @@
 """The engines that the local stack and the tests run on: the embedded one, or Amazon's DynamoDB Local beside it.
 
 ``embedded``: DynamoDB and SQS from ``infra.local.engine``. ``dynamodb-local``: DynamoDB from Amazon's jar (Java 17 or
-later, fetched with npm), SQS from the embedded engine.
+later, fetched with npm), SQS from the embedded engine. Killed with ``kill -9`` it may lose what it answered last; ended with
+SIGTERM it does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""An engine that is killed and started again has everything that it answered for."""
+"""An engine that is ended and started again has everything that it answered for: the embedded one after kill -9, Amazon's
+after SIGTERM. (Killed, DynamoDB Local lost the transactions of its last moments in one of ten tries.)"""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,9 +101,11 @@ class Writer(Thread):
         return {row["path"]["S"]: row["cid"]["S"] for row in rows}
 
 
-@pytest.mark.parametrize(("command", "lives"), [(embedded, (200, 37, 90)), (dynamodb_local, (100,))])
-def test_nothing_that_was_answered_is_lost_by_kill_9(
-    command: Callable[[int, Path], list[str]], lives: Sequence[int], tmp_path: Path
+@pytest.mark.parametrize(
+    ("command", "end", "lives"), [(embedded, signal.SIGKILL, (200, 37, 90)), (dynamodb_local, signal.SIGTERM, (100,))]
+)
+def test_nothing_that_was_answered_is_lost(
+    command: Callable[[int, Path], list[str]], end: signal.Signals, lives: Sequence[int], tmp_path: Path
 ) -> None:
     kept: list[dict[str, str]] = [{} for _ in range(4)]
     for life, writes in enumerate(lives):
@@ -116,7 +120,8 @@ def test_nothing_that_was_answered_is_lost_by_kill_9(
                 writer.start()
             for _ in range(writes):
                 answers.get(timeout=30)
-            process.kill()
+            process.send_signal(end)
+            process.wait(30)
             for writer in writers:
                 writer.join()
         port = engines.free_port()
