@@ -114,7 +114,9 @@ class Service:
 
     # -- the API
 
-    def call(self, method: str, path: str, query: dict[str, list[str]] | None = None, body: Any = None) -> tuple[int, Any]:
+    def call(
+        self, method: str, path: str, query: dict[str, list[str]] | None = None, body: Any = None
+    ) -> tuple[int, Any]:
         """Status and decoded body of an API call, through the handler that API Gateway calls."""
         event = {
             "httpMethod": method,
@@ -187,7 +189,7 @@ QUICK = {
     "CURSOR_SECONDS": "0.2",
     "DISCOVER_SECONDS": "0.1",
     "HEARTBEAT_SECONDS": "0.5",
-    "LEASE_SECONDS": "2",
+    "LEASE_SECONDS": "10",
     "RECONNECT_CAP_SECONDS": "0.5",
     "FAILURE_CAP_SECONDS": "2",
     "ANNOUNCE_SECONDS": "0",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chalicelib.atproto.client import ListedRepo, PdsClient
@@ -22,6 +23,7 @@ from chalicelib.atproto.errors import (
 )
 from chalicelib.atproto.repo import read_snapshot
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
+from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob, RepoJob
 from chalicelib.crawl.repo_job import Deadline, sync_repo
@@ -156,7 +158,7 @@ class _HostCrawl:
             return
         settings, writer = self._context.settings, self._context.writer
         try:
-            with self._client.repo_car(repo.did) as chunks:
+            with self._client.repo_car(repo.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
                 snapshot = read_snapshot(
                     chunks, did=repo.did, scope=settings.collections, limits=self._context.snapshot_limits
                 )
@@ -176,9 +178,10 @@ class _HostCrawl:
             self._ask(repo.did)
             return
         except AtprotoError as error:
-            job = writer.claim(repo.did, ask=True)
-            if job is not None:
-                writer.fail(job, f"{type(error).__name__}: {error}")
+            with suppress(JobLost):
+                job = writer.claim(repo.did, ask=True)
+                if job is not None:
+                    writer.fail(job, f"{type(error).__name__}: {error}")
             return
         if not wanted:
             writer.out_of_scope(repo.did, host=str(self._origin), rev=rev, epoch=self._crawl.epoch)

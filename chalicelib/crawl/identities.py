@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from chalicelib.atproto.crypto import parse_multibase
-from chalicelib.atproto.errors import DidNotFound, RemoteError
+from chalicelib.atproto.errors import DidNotFound, MalformedDidDocument, RemoteError
 from chalicelib.atproto.identity import Identity, Resolver
 from chalicelib.atproto.syntax import Did, Origin, canonical_did
 from chalicelib.index.clock import Clock, now_ms
@@ -66,7 +66,7 @@ class Identities:
             if last_good is None or did.startswith("did:plc:"):
                 raise
             return last_good.identity
-        except RemoteError:
+        except (RemoteError, MalformedDidDocument):
             if last_good is None:
                 raise
             return last_good.identity

@@ -18,6 +18,7 @@ from chalicelib.atproto.errors import (
 from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.repo import Snapshot, read_snapshot
 from chalicelib.atproto.syntax import Did, Origin, tid_to_microseconds
+from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.admission import follow
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import RepoJob
@@ -170,7 +171,7 @@ class _RepoJob:
 
     def _crawl(self, client: PdsClient, identity: Identity, *, epoch: int) -> Outcome:
         context, job = self._context, self._job
-        with client.repo_car(job.did) as chunks:
+        with client.repo_car(job.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
             snapshot = read_snapshot(
                 self._alive(chunks), did=job.did, scope=context.settings.collections, limits=context.snapshot_limits
             )
