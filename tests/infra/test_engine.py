@@ -190,6 +190,28 @@ def test_concurrent_transactions_are_seen_whole(records: Table) -> None:
             writer.result()
 
 
+def test_a_queue_gives_each_message_out_once_whoever_asks(stack_env: Any) -> None:
+    queue = {"QueueUrl": stack_env.queue_url}
+
+    def send(sender: int) -> None:
+        for number in range(20):
+            stack_env.sqs.send_message(**queue, MessageBody=f"{sender}.{number}")
+
+    def receive(turns: int) -> list[str]:
+        bodies: list[str] = []
+        while messages := stack_env.sqs.receive_message(**queue, WaitTimeSeconds=turns).get("Messages", []):
+            for message in messages:
+                bodies.append(message["Body"])
+                stack_env.sqs.delete_message(**queue, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
+
+    with ThreadPoolExecutor(8) as pool:
+        received = pool.map(receive, [2] * 4)
+        list(pool.map(send, range(4)))
+    bodies = [body for each in received for body in each]
+    assert sorted(bodies) == sorted(f"{sender}.{number}" for sender in range(4) for number in range(20))
+
+
 def test_a_page_ends_at_its_limit_and_goes_on_from_there(records: Table) -> None:
     for number in range(7):
         records.put(did="did:plc:a", path=f"c/{number}")
