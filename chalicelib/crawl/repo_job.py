@@ -32,6 +32,7 @@ CLOCK_SKEW_MS = 5 * 60 * 1000
 """A rev further in the future than that is not believed."""
 _ROUNDS = 3
 _RENEW_SECONDS = 10
+_TELL_SECONDS = 2
 
 _STATUS_OF_ERROR = {"RepoTakendown": "takendown", "RepoSuspended": "suspended", "RepoDeactivated": "deactivated"}
 
@@ -100,7 +101,7 @@ class _RepoJob:
         self._row = job.row
         self._listed_by = listed_by
         self._deadline = deadline
-        self._renewed = time.monotonic()
+        self._renewed = self._told = time.monotonic()
 
     def run(self) -> Outcome:
         job, writer = self._job, self._context.writer
@@ -202,19 +203,29 @@ class _RepoJob:
             raise VerificationFailed("rev-in-the-future", f"rev {snapshot.commit.rev} is of a time that has not come")
 
     def _alive(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        read = 0
         for chunk in chunks:
+            read += len(chunk)
             if self._deadline.left < 0:
                 raise BudgetExceeded("the repo could not be read within the time of a job")
-            self._show_life()
+            self._show_life(read=read)
             yield chunk
 
-    def _keep_on(self) -> None:
+    def _keep_on(self, changed: int) -> None:
         """Called between two batches of a landing, which another job can go on with."""
         if self._deadline.left < 0:
             raise _OutOfTime
-        self._show_life()
+        self._show_life(changed=changed)
 
-    def _show_life(self) -> None:
+    def _show_life(self, *, read: int | None = None, changed: int | None = None) -> None:
+        """Keep the job's token, and tell how far it is."""
+        if time.monotonic() - self._told > _TELL_SECONDS:
+            log(
+                "repo-progress",
+                did=self._job.did,
+                progress=f"{read} bytes read" if changed is None else f"{changed} records changed",
+            )
+            self._told = time.monotonic()
         if time.monotonic() - self._renewed > min(_RENEW_SECONDS, self._context.settings.job_lease_seconds / 3):
             self._context.writer.renew(self._job)
             self._renewed = time.monotonic()

@@ -217,14 +217,14 @@ class Writer:
         *,
         host: str,
         epoch: int,
-        keep_on: Callable[[], None] = lambda: None,
+        keep_on: Callable[[int], None] = lambda changed: None,
         audit: bool = False,
     ) -> RepoRow:
         """Make the index of this repo equal to a snapshot whose signature was checked. Raises ``JobLost``.
 
         A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
-        that is what is stored is not compared record by record, unless ``audit``. ``keep_on`` is called between batches, and
-        may renew the job or raise; what was written by then need not be written again.
+        that is what is stored is not compared record by record, unless ``audit``. ``keep_on`` is called between batches with
+        the number of records changed so far (about), and may renew the job or raise; what was written by then need not be written again.
         """
         row = _own(self._load_or_new(job.did), job)
         commit = snapshot.commit
@@ -425,7 +425,7 @@ class Writer:
     # -- records
 
     def _write_all_but_the_last(
-        self, job: Job, changes: Iterable[RecordRow | str], keep_on: Callable[[], None] = lambda: None
+        self, job: Job, changes: Iterable[RecordRow | str], keep_on: Callable[[int], None] = lambda changed: None
     ) -> _Effects:
         """Write the changes under the job's token, batch by batch; the last batch is left for the transaction that lands.
 
@@ -436,7 +436,7 @@ class Writer:
             if held is not None:
                 if number == 1:
                     self.renew(job, landing=True)
-                keep_on()
+                keep_on(number * MAX_CHANGES)
                 self._write_under_token(job, held)
             held = batch
         return held or _Effects()

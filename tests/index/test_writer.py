@@ -184,7 +184,7 @@ def test_a_job_that_loses_its_token_between_two_batches_stops_there(world: World
     job = world.writer.claim(DID, ask=True)
     calls = 0
 
-    def steal() -> None:
+    def steal(changed: int) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
@@ -206,7 +206,7 @@ def test_a_job_that_stops_half_way_is_gone_on_with(world: World) -> None:
     class Enough(Exception):
         pass
 
-    def stop() -> None:
+    def stop(changed: int) -> None:
         if len(world.records()) >= 2 * writing.MAX_CHANGES:
             raise Enough
 
@@ -221,7 +221,7 @@ def test_a_job_that_stops_half_way_is_gone_on_with(world: World) -> None:
         assert 0 < written < 400
         again = world.writer.claim(DID)
         batches = []
-        world.writer.land(again, snapshot, host=HOST, epoch=1, keep_on=lambda: batches.append(1))
+        world.writer.land(again, snapshot, host=HOST, epoch=1, keep_on=batches.append)
     assert len(batches) == (400 - written - 1) // writing.MAX_CHANGES  # only what was left
     assert sorted(world.records()) == paths
 

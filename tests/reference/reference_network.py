@@ -1,7 +1,7 @@
 """The reference PDS and PLC directory as one Python object: real servers, on loopback, for as long as a test session.
 
-What an account does goes through the PDS's own XRPC API, as a client would do it; only starting and stopping the PDS
-and asking for its newest seq go to the Node process that holds both servers (``network/server.mjs``).
+What an account does goes through the PDS's own XRPC API, as a client would do it; only starting and stopping the PDS,
+new signing keys and asking for the newest seq go to the Node process that holds both servers (``network/server.mjs``).
 
 When a method has returned, the PDS has done what was asked and its event has a seq. A PDS that was stopped and started
 again is the same PDS: same port, accounts, keys, seqs. When the network is closed, or the process that made it dies,
@@ -173,6 +173,12 @@ class ReferenceNetwork:
             shutil.rmtree(self._data)
             shutil.copytree(backup, self._data)
 
+    def clear(self) -> None:
+        """Have the PDS forget every account, commit and seq: it is as new."""
+        with self.pds_stopped():
+            shutil.rmtree(self._data)
+            self._data.mkdir()
+
     # Accounts
 
     def create_account(self, name: str | None = None) -> Account:
@@ -189,6 +195,10 @@ class ReferenceNetwork:
         handle = f"{name}.test"
         self._post("com.atproto.identity.updateHandle", {"handle": handle}, account)
         return Account(did=account.did, handle=handle, access_token=account.access_token)
+
+    def rotate_key(self, account: Account) -> None:
+        """A new signing key, in the directory too: an empty commit, told by an ``#identity`` and a ``#sync`` event."""
+        self._command("rotate_key", did=account.did)
 
     def deactivate_account(self, account: Account) -> None:
         """By the user: status ``deactivated``."""
@@ -362,10 +372,10 @@ class ReferenceNetwork:
             error = {"message": response.text[:200]}
         raise RefusedByPds(nsid, response.status_code, error.get("error", ""), error.get("message", ""))
 
-    def _command(self, name: str) -> dict[str, Any]:
+    def _command(self, name: str, **values: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"command": name}) + "\n")
+            self._process.stdin.write(json.dumps({"command": name, **values}) + "\n")
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError) as error:
             raise NetworkFailed(f"{name}: the Node process has ended{self._last_words()}") from error

@@ -2,10 +2,11 @@
 //
 // Started with one argument, a JSON object {folder, pds_port, plc_port}: the PDS keeps its state in `folder`, the
 // directory in memory. The first line on stdout says where both listen; after that each line on stdin,
-// {"command": NAME}, is answered by one line, {"error": text} where it failed. When stdin closes, all ends:
+// {"command": NAME, ...}, is answered by one line, {"error": text} where it failed. When stdin closes, all ends:
 // no copy of this outlives whoever started it.
 
 import { mkdirSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import net from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -24,6 +25,7 @@ const { TestPds } = await import('@atproto/dev-env/dist/pds.js')
 const { TestPlc } = await import('@atproto/dev-env/dist/plc.js')
 const { mockNetworkUtilities } = await import('@atproto/dev-env/dist/util.js')
 const { Secp256k1Keypair } = await import('@atproto/crypto')
+const { rotateKeys } = await import('@atproto/pds/dist/scripts/rotate-keys.js')
 
 const settings = JSON.parse(process.argv[2])
 const rotationKey = await Secp256k1Keypair.create({ exportable: true })
@@ -59,6 +61,16 @@ const commands = {
     if (!pds) throw new Error('the PDS is not running')
     return { seq: (await pds.ctx.sequencer.curr()) ?? 0 }
   },
+  // As an operator does it: the PDS's own script tells the directory which key the PDS has, and tells the stream.
+  async rotate_key({ did }) {
+    const { keyLocation } = await pds.ctx.actorStore.getLocation(did)
+    const key = await Secp256k1Keypair.create({ exportable: true })
+    await writeFile(keyLocation, await key.export())
+    await rotateKeys(pds.ctx, [did])
+    const told = await pds.ctx.idResolver.did.resolveAtprotoKey(did, true)
+    if (told !== key.did()) throw new Error(`the directory has the key ${told}`)
+    return {}
+  },
 }
 
 const answer = (value) => process.stdout.write(JSON.stringify(value) + '\n')
@@ -70,9 +82,9 @@ const lines = createInterface({ input: process.stdin })
 lines.on('close', () => process.exit(0))
 for await (const line of lines) {
   try {
-    const { command } = JSON.parse(line)
+    const { command, ...values } = JSON.parse(line)
     if (!Object.hasOwn(commands, command)) throw new Error(`no such command: ${command}`)
-    answer(await commands[command]())
+    answer(await commands[command](values))
   } catch (error) {
     answer({ error: String(error?.message ?? error) })
   }
