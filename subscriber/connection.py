@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame
 from chalicelib.atproto.events import (
     AccountEvent,
     CommitEvent,
@@ -27,7 +28,6 @@ from chalicelib.atproto.events import (
     decode_frame,
     peek,
 )
-from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame
 from chalicelib.atproto.syntax import Origin
 from chalicelib.atproto.websocket import Websocket
 from chalicelib.crawl.context import Context

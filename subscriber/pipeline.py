@@ -20,13 +20,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, SyncEvent
-from chalicelib.atproto.identity import Identity
-from chalicelib.atproto.repo import VerifiedCommit, verify_commit, verify_sync
-
 from chalicelib.atproto.cid import cid_to_text
 from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
+from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, SyncEvent
+from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.mst import EMPTY_TREE
+from chalicelib.atproto.repo import VerifiedCommit, verify_commit, verify_sync
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import RepoJob
