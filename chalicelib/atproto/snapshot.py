@@ -36,7 +36,7 @@ from chalicelib.atproto.syntax import Did, canonical_did, parse_nsid, parse_reco
 
 _NODE_START: Final = b"\xa2ae"  # every node is a map of two whose first key is e
 _LONG_KEYS: Final = 2_000  # of the two keys around a node: twice the longest valid path is less
-_UNTYPED: Final = "its $type is missing, or not the collection"
+_UNTYPED: Final = "its block names no wanted collection, so its $type is missing or another"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,9 +60,9 @@ class Blocks(dict[bytes, bytes]):
             self[each.cid] = each.block
         return root.cid
 
-    def commit(self, data: bytes | None, key: SigningKey = SIGNER, **fields: Any) -> bytes:
+    def commit(self, root: bytes, key: SigningKey = SIGNER, **fields: Any) -> bytes:
         """A commit over a tree, rightly signed. A field that is ``...`` is left out."""
-        unsigned = {"did": DID, "rev": REV, "data": Link(data) if data else None, "prev": None, "version": 3} | fields
+        unsigned = {"did": DID, "rev": REV, "data": Link(root), "prev": None, "version": 3} | fields
         signed = {name: value for name, value in unsigned.items() if value is not ... and name != "sig"}
         sig = fields.get("sig", key.sign(encode(signed)))
         return self.add(signed if sig is ... else {**signed, "sig": sig})
