@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chalicelib.atproto.client import ListedRepo, PdsClient
+from chalicelib.atproto.client import ListedRepo, PdsClient, RepoPage
 from chalicelib.atproto.errors import (
     AtprotoError,
     BadResponse,
@@ -93,12 +93,12 @@ class _HostCrawl:
             page = self._client.list_repos(cursor, PAGE)
             if page.cursor is not None and page.cursor == cursor:
                 raise BadResponse("listRepos gives a cursor that leads back to the same page")
-            few = cursor is None and page.cursor is None and len(page.repos) <= IN_PLACE
+            few = cursor is None and len(page.repos) <= IN_PLACE and self._is_last(page)
             self._visit(page.repos, few)
             seen += len(page.repos)
             if seen > context.settings.max_host_repos:
                 raise BudgetExceeded(f"the host lists more than {context.settings.max_host_repos} repos")
-            if page.cursor is None:
+            if few or page.cursor is None:
                 break
             cursor = page.cursor
             context.hosts.progress(crawl, page=cursor, seen=seen)
@@ -111,6 +111,13 @@ class _HostCrawl:
         log("host-done", host=str(self._origin), repos=seen, again=again)
         if again:
             context.queue.send(HostJob(self._origin))
+
+    def _is_last(self, page: RepoPage) -> bool:
+        """Whether no page follows. The reference PDS gives a cursor with its last page too; only an empty one has none."""
+        if page.cursor is None:
+            return True
+        following = self._client.list_repos(page.cursor, PAGE)
+        return not following.repos and following.cursor is None
 
     def _visit(self, repos: Iterable[ListedRepo], few: bool) -> None:
         rows = self._context.writer.load_many(repo.did for repo in repos)
