@@ -7,6 +7,7 @@ Each field of ``Settings`` is one variable ``DISCOVERY_<FIELD>``; its help text 
 from __future__ import annotations
 
 import os
+import sys
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -195,5 +196,27 @@ def example() -> str:
     )
 
 
+def reference() -> str:
+    """The text of ``docs/settings.md``."""
+    rows = [
+        f"| `{PREFIX}{item.name.upper()}` | {'`' + default + '`' if (default := item.metadata['default']) else ''} | {item.metadata['help']} |"
+        for item in fields(Settings)
+    ]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Environment variables, read and checked at start: a wrong or unknown one stops it with a message that names it.",
+            "This page is written by `python -m chalicelib.settings --markdown > docs/settings.md`; without the option the command",
+            "prints `.env.example`. `make run` reads `.env` as well.",
+            "",
+            "| variable | default | |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
-    print(example(), end="")
+    print(reference() if "--markdown" in sys.argv[1:] else example(), end="")

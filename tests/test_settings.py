@@ -125,6 +125,12 @@ def test_env_example_is_up_to_date() -> None:
     assert (ROOT / ".env.example").read_text() == printed.stdout, "run: python -m chalicelib.settings > .env.example"
 
 
+def test_the_page_of_settings_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == settings.reference(), (
+        "run: python -m chalicelib.settings --markdown > docs/settings.md"
+    )
+
+
 def test_the_example_is_the_defaults_with_their_help() -> None:
     lines = settings.example().splitlines()
     assert read(dict(line.split("=", 1) for line in lines if line.startswith("DISCOVERY_"))) == read({})

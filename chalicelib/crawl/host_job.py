@@ -125,35 +125,48 @@ class _HostCrawl:
         todo = [repo for repo in repos if refresh or self._is_due(repo, rows.get(canonical_did(repo.did)))]
         if not todo:
             return
+
+        def visit(repo: ListedRepo) -> None:
+            row = rows.get(canonical_did(repo.did))
+            if not _is_public(repo) and (row is None or not row.collections):
+                self._context.writer.not_public(repo.did, host=str(self._origin), status=repo.status)
+            elif few:
+                self._sync(repo)
+            else:
+                self._probe(repo, row)
+
         with ThreadPoolExecutor(self._context.settings.crawl_concurrency, thread_name_prefix="crawl") as pool:
-            visit = self._sync if few else self._probe
-            for _ in pool.map(lambda repo: visit(repo, rows.get(canonical_did(repo.did))), todo):
+            for _ in pool.map(visit, todo):
                 pass  # the first exception ends the page
 
     def _is_due(self, repo: ListedRepo, row: RepoRow | None) -> bool:
         """Whether what the host lists is something that is not known yet."""
-        if row is None or row.sync == "refused":
+        if row is None:
+            return True
+        if row.sync == "refused":
             return repo.active
         now = self._context.clock()
         if row.retry_at is not None and row.retry_at > now:
             return False
         if repo_state.is_pending(row):
             return True
+        public = _is_public(repo)
         if not row.collections:
-            unbroken = row.probed_epoch == self._crawl.row.epoch > 0 and row.host == str(self._origin)
-            return repo.active and not unbroken and row.rev != repo.rev
+            if row.host != str(self._origin):
+                return public  # whatever another host said of it
+            unbroken = row.probed_epoch == self._crawl.row.epoch > 0
+            return public != repo_state.is_public(row) or (public and not unbroken and row.rev != repo.rev)
         if row.host != str(self._origin):
             return True
-        is_listed = row.active or row.status in repo_state.STILL_LISTED
-        if repo.active != is_listed:
+        if public != repo_state.is_public(row):
             return True
         if row.sync != "synced":
             return True
         streamed = self._crawl.row.crawled_epoch == self._crawl.row.epoch
         young = tid_to_microseconds(repo.rev) // 1000 > now - STREAM_LAG_MS
-        return repo.active and row.rev != repo.rev and not (streamed and young)
+        return public and row.rev != repo.rev and not (streamed and young)
 
-    def _sync(self, repo: ListedRepo, row: RepoRow | None) -> None:
+    def _sync(self, repo: ListedRepo) -> None:
         sync_repo(
             self._context, repo.did, deadline=self._deadline, listed_by=self._origin, ask=True, refresh=self._refresh
         )
@@ -210,3 +223,8 @@ class _HostCrawl:
     def _ask(self, did: Did) -> None:
         if self._context.writer.ask(did):
             self._context.queue.send(RepoJob(did))
+
+
+def _is_public(repo: ListedRepo) -> bool:
+    """Whether the host says that the repo's records are there for everyone."""
+    return repo.active or repo.status in repo_state.STILL_LISTED

@@ -19,9 +19,14 @@ TOLD_MS = 15_000
 BACKOFF_BASE_MS = 5_000
 
 
+def is_public(row: RepoRow) -> bool:
+    """Whether the repo's records are there for everyone, as far as the account's status goes."""
+    return bool(row.active) or row.status in STILL_LISTED
+
+
 def wanted_listings(row: RepoRow) -> frozenset[str]:
     """The collections in whose listings the DID must stand."""
-    if row.sync == "refused" or not (row.active or row.status in STILL_LISTED):
+    if row.sync == "refused" or not is_public(row):
         return frozenset()
     return frozenset(row.collections)
 

@@ -311,6 +311,23 @@ class Writer:
                 return None
             row.host, row.rev, row.data, row.probed_epoch = host, rev, None, epoch
             row.sync, row.reason, row.reason_at = "new", None, None
+            row.active, row.status = True, None
+            return _Effects()
+
+        self._update(did, decide)
+
+    def not_public(self, did: Did, *, host: str, status: str | None) -> None:
+        """Remember that its host lists a repo that nobody can have now, and of which nothing is indexed; one write. Without
+        the row, an #account event that ends this would be one of a DID that is none of ours."""
+
+        def decide(row: RepoRow) -> _Effects | None:
+            known = row.version is not None
+            if known and (repo_state.is_pending(row) or row.collections or row.job is not None):
+                return None
+            if known and (row.host != host or not repo_state.is_public(row)):
+                return None
+            row.host, row.rev, row.data, row.probed_epoch = host, None, None, None
+            row.active, row.status = False, status or "deactivated"
             return _Effects()
 
         self._update(did, decide)
