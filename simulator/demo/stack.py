@@ -1,0 +1,131 @@
+"""The local stack as a child of the demonstration, and a look at the tables that it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import boto3
+from boto3.dynamodb.conditions import Key
+
+from chalicelib.index.reader import Reader
+from chalicelib.settings import PREFIX, Settings
+from infra.local import engines
+
+TABLE_PREFIX = "atcr-discovery-dev"
+SETTINGS = {
+    "ALLOW_PRIVATE_HOSTS": "true",
+    "LOG_FORMAT": "text",
+    "TABLE_PREFIX": TABLE_PREFIX,
+    "ANNOUNCE_SECONDS": "0",
+    "CURSOR_SECONDS": "0.5",
+    "DISCOVER_SECONDS": "0.2",
+    "FAILURE_CAP_SECONDS": "2",
+    "HEARTBEAT_SECONDS": "0.5",
+    "RECONNECT_CAP_SECONDS": "2",
+}
+"""Development mode, and intervals under which what takes minutes takes moments."""
+STOP_WITHIN = 30.0
+"""Seconds. The subscriber alone may take 20 to save its cursors."""
+LINES_SHOWN = 30
+
+
+class LocalStack:
+    """``python -m infra.local`` on a free port, with a fresh state folder. ``aclose`` ends it and removes the folder.
+
+    When this process dies, in whatever way, the stack and its parts end too.
+    """
+
+    def __init__(self, plc_url: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="atcr-discovery-demo-"))
+        self.keep = False
+        """Leave the folder where it is."""
+        port = engines.free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.variables = {"PORT": str(port), f"{PREFIX}PLC_URL": plc_url, f"{PREFIX}LOCAL_DIR": str(self.folder)}
+        """What a person would set to start the same stack, but for its intervals."""
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log"
+
+    async def start(self) -> None:
+        """Start it. Its settings are all given, so that no environment and no .env file changes the story."""
+        defaults = {PREFIX + item.name.upper(): item.metadata["default"] for item in fields(Settings)}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+        quick = {PREFIX + name: value for name, value in SETTINGS.items()}
+        with self.log_file.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *engines.child_command("infra.local"),
+                cwd=engines.ROOT,
+                env=outside | defaults | quick | self.variables,
+                stdin=asyncio.subprocess.PIPE,  # when it closes, the child ends
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: we end the stack in good order
+            )
+
+    async def stop(self) -> int:
+        """End the stack as Ctrl-C would, and return its exit code. After too long, or interrupted in that, kill it."""
+        process = self._process
+        if process is None:
+            return 0
+        try:
+            if process.returncode is None:
+                process.terminate()
+            async with asyncio.timeout(STOP_WITHIN):
+                return await process.wait()
+        except (TimeoutError, asyncio.CancelledError):
+            process.kill()
+            await process.wait()
+            raise
+
+    def ended(self) -> str | None:
+        """Why the stack is not running any more, or None while it is."""
+        code = self._process.returncode if self._process else None
+        return None if code is None else f"the stack ended with code {code}"
+
+    def last_lines(self) -> str:
+        """The end of the stack's log."""
+        log = self.log_file
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        return "\n".join(lines[-LINES_SHOWN:])
+
+    async def aclose(self) -> None:
+        """End the stack, if it runs, and remove its folder."""
+        try:
+            await self.stop()
+        finally:
+            if not self.keep:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def left_behind(self, collections: Iterable[str], dids: Iterable[str]) -> Index:
+        """What stands in the state folder of the stack, which must have ended: an engine is started on it for a moment."""
+        with engines.running("embedded", self.folder) as endpoints:
+            session = boto3.Session("local", "local", region_name="us-east-1")
+            reader = Reader(session.client("dynamodb", endpoint_url=endpoints.dynamodb), TABLE_PREFIX)
+            records = session.resource("dynamodb", endpoint_url=endpoints.dynamodb).Table(f"{TABLE_PREFIX}-records")
+            return Index(
+                {name: reader.page([name], limit=2000, after={}).dids for name in collections},
+                {did: _values(records.query(KeyConditionExpression=Key("did").eq(did))["Items"]) for did in dids},
+            )
+
+
+@dataclass(frozen=True)
+class Index:
+    """``listings``: DIDs by collection, in order. ``records``: values by path, for each DID."""
+
+    listings: Mapping[str, tuple[str, ...]]
+    records: Mapping[str, Mapping[str, Any]]
+
+
+def _values(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {str(row["path"]): json.loads(str(row["value"])) if "value" in row else None for row in rows}
