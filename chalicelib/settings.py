@@ -7,8 +7,8 @@ Each field of ``Settings`` is one variable ``DISCOVERY_<FIELD>``; its help text 
 from __future__ import annotations
 
 import os
-import sys
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -199,23 +199,22 @@ def example() -> str:
 def reference() -> str:
     """The text of ``docs/settings.md``."""
     rows = [
-        f"| `{PREFIX}{item.name.upper()}` | {'`' + default + '`' if (default := item.metadata['default']) else ''} | {item.metadata['help']} |"
+        f"| `{PREFIX}{item.name.upper()}` | `{item.metadata['default']}` | {item.metadata['help']} |".replace("``", "")
         for item in fields(Settings)
     ]
-    return "\n".join(
-        [
-            "# Settings",
-            "",
-            "Environment variables, read and checked at start: a wrong or unknown one stops it with a message that names it.",
-            "This page is written by `python -m chalicelib.settings --markdown > docs/settings.md`; without the option the command",
-            "prints `.env.example`. `make run` reads `.env` as well.",
-            "",
-            "| variable | default | |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    return "\n".join([*_REFERENCE_HEAD, *rows, ""])
+
+
+_REFERENCE_HEAD = (
+    "# Settings",
+    "",
+    "Environment variables, read and checked at start: a wrong or unknown one stops it with a message that names it.",
+    "This page is written by `python -m chalicelib.settings --markdown > docs/settings.md`; without the option the command",
+    "prints `.env.example`. `make run` reads `.env` as well.",
+    "",
+    "| variable | default | |",
+    "|---|---|---|",
+)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ class Writer:
 
         A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
         that is what is stored is not compared record by record, unless ``audit``. ``keep_on`` is called between batches with
-        the number of records changed so far (about), and may renew the job or raise; what was written by then need not be written again.
+        the number of records changed so far (about), and may renew the job or raise; what was written by then stays written.
         """
         row = _own(self._load_or_new(job.did), job)
         commit = snapshot.commit
@@ -327,6 +327,7 @@ class Writer:
             if known and (row.host != host or not repo_state.is_public(row)):
                 return None
             row.host, row.rev, row.data, row.probed_epoch = host, None, None, None
+            row.sync, row.reason, row.reason_at = "new", None, None
             row.active, row.status = False, status or "deactivated"
             return _Effects()
 
