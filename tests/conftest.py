@@ -23,6 +23,16 @@ from infra.local import engines  # noqa: E402
 from infra.local.engines import Endpoints  # noqa: E402
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engine: uses an engine; set on every test that asks for the fixture `engine`")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker("engine")
+
+
 def absent(reason: str) -> None:
     """Skip the test for want of something; in CI, fail it."""
     if os.environ.get("CI"):
