@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, SyncEvent, decode_frame
-from chalicelib.atproto.syntax import parse_origin
+from chalicelib.atproto.syntax import parse_did, parse_origin
 from chalicelib.crawl import host_job
 from chalicelib.index.tables import HostRow
 from tests.reference.reference_network import Account, ReferenceNetwork
@@ -152,6 +152,16 @@ def test_accounts_that_are_not_active_are_not_backfilled(service: Service, pds: 
     pds.restore_account(taken_down)
     index_becomes_the_truth(service, pds)
     assert set(service.listing(MANIFEST)) == {active.did, deactivated.did, taken_down.did}
+
+
+def test_what_another_host_showed_of_a_repo_does_not_hide_it(service: Service, pds: ReferenceNetwork) -> None:
+    sailor = pds.create_account()
+    pds.put_record(sailor, MANIFEST, "latest")
+    rev = pds.repos()[sailor.did]["rev"]
+    service.context.writer.out_of_scope(parse_did(sailor.did), host="http://localhost:1", rev=rev, epoch=1)
+    follow(service, pds, sailor)
+    index_becomes_the_truth(service, pds)
+    assert service.listing(MANIFEST) == [sailor.did]
 
 
 def test_a_small_pds_that_announces_itself_again_has_each_repo_looked_at(
