@@ -59,7 +59,7 @@ def peek(frame: bytes) -> Peek | None:
             if frame.startswith(header):
                 return _other(kind, frame, len(header))
     except (IndexError, StructError, UnicodeDecodeError):
-        pass  # it ends before it should, or the DID is no ASCII
+        pass  # it ends before it should, or has a text where none can be told
     return None
 
 
@@ -78,11 +78,10 @@ def _commit(frame: bytes) -> Peek | None:
             at += 6
         else:
             return None
-        if frame[at : at + 6] != b"dpathx":
+        if frame[at : at + 5] != b"dpath":
             return None
-        path = at + 7
-        at = path + frame[at + 6]
-        paths.append(frame[path:at])
+        path, at = _text(frame, at + 5)
+        paths.append(path)
         if has_prev:
             if not frame.startswith(_PREV, at):
                 return None
@@ -98,9 +97,9 @@ def _commit(frame: bytes) -> Peek | None:
         did = frame[at : at + length].decode("ascii")
     else:
         seq, at = _seq(frame, at + 18)
-        if frame[at : at + 6] != b"drepox":
+        if frame[at : at + 5] != b"drepo":
             return None
-        did = _did(frame, at + 6)
+        did = _text(frame, at + 5)[0].decode("ascii")
     return Peek("commit", seq, did, tuple(paths)) if 0 < seq <= MAX_SEQ else None
 
 
@@ -108,16 +107,15 @@ def _other(kind: Kind, frame: bytes, at: int) -> Peek | None:
     if kind == "info" or kind == "error":
         return Peek(kind, None, None)
     at += 1
-    if frame[at : at + 5] != b"cdidx":
+    if frame[at : at + 4] != b"cdid":
         return None
-    did = _did(frame, at + 5)
-    at += 6 + len(did)
+    did, at = _text(frame, at + 4)
     if kind == "sync":
         if frame[at : at + 5] != b"crevm":
             return None
         at += 18
     seq, _ = _seq(frame, at)
-    return Peek(kind, seq, did) if seq else None
+    return Peek(kind, seq, did.decode("ascii")) if seq else None
 
 
 def _seq(frame: bytes, at: int) -> tuple[int, int]:
@@ -134,5 +132,13 @@ def _seq(frame: bytes, at: int) -> tuple[int, int]:
     return (seq, end) if seq <= MAX_SEQ else (0, at)
 
 
-def _did(frame: bytes, at: int) -> str:
-    return frame[at + 1 : at + 1 + frame[at]].decode("ascii")
+def _text(frame: bytes, at: int) -> tuple[bytes, int]:
+    """A text of less than 256 bytes, and where it ends."""
+    length = frame[at] - 0x60
+    start = at + 1
+    if length == 24:
+        length = frame[start]
+        start += 1
+    elif not 0 <= length < 24:
+        raise IndexError
+    return frame[start : start + length], start + length
