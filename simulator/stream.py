@@ -128,7 +128,10 @@ class Stream:
     ) -> web.WebSocketResponse:
         """Follow one connection to its end. ``changed`` is called when it is on the list, and when it is off."""
         socket = web.WebSocketResponse(compress=False)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:
+            return socket
         transport = request.transport
         if not isinstance(transport, asyncio.Transport):  # gone already
             return socket

@@ -1,21 +1,14 @@
-"""The local stack as a child of the demonstration, and a look at the tables that it leaves."""
+"""The local stack as a child of the demonstration."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-import boto3
-from boto3.dynamodb.conditions import Key
-
-from chalicelib.index.reader import Reader
 from chalicelib.settings import PREFIX, Settings
 from infra.local import engines
 
@@ -52,6 +45,11 @@ class LocalStack:
         self.variables = {"PORT": str(port), f"{PREFIX}PLC_URL": plc_url, f"{PREFIX}LOCAL_DIR": str(self.folder)}
         """What a person would set to start the same stack, but for its intervals."""
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def engine_file(self) -> Path:
+        """Where the embedded engine keeps the tables."""
+        return self.folder / "engine.sqlite"
 
     @property
     def log_file(self) -> Path:
@@ -106,26 +104,3 @@ class LocalStack:
         finally:
             if not self.keep:
                 shutil.rmtree(self.folder, ignore_errors=True)
-
-    def left_behind(self, collections: Iterable[str], dids: Iterable[str]) -> Index:
-        """What stands in the state folder of the stack, which must have ended: an engine is started on it for a moment."""
-        with engines.running("embedded", self.folder) as endpoints:
-            session = boto3.Session("local", "local", region_name="us-east-1")
-            reader = Reader(session.client("dynamodb", endpoint_url=endpoints.dynamodb), TABLE_PREFIX)
-            records = session.resource("dynamodb", endpoint_url=endpoints.dynamodb).Table(f"{TABLE_PREFIX}-records")
-            return Index(
-                {name: reader.page([name], limit=2000, after={}).dids for name in collections},
-                {did: _values(records.query(KeyConditionExpression=Key("did").eq(did))["Items"]) for did in dids},
-            )
-
-
-@dataclass(frozen=True)
-class Index:
-    """``listings``: DIDs by collection, in order. ``records``: values by path, for each DID."""
-
-    listings: Mapping[str, tuple[str, ...]]
-    records: Mapping[str, Mapping[str, Any]]
-
-
-def _values(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {str(row["path"]): json.loads(str(row["value"])) if "value" in row else None for row in rows}

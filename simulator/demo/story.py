@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from simulator.atcr import CAPTAIN, CREW, LAYER, MANIFEST, SAILOR_PROFILE, SCAN, STATS, TAG
+from simulator.demo.index import left_in
 from simulator.demo.narrator import Narrator, StepFailed
 from simulator.demo.service import Service
-from simulator.demo.stack import LocalStack
+from simulator.demo.stack import TABLE_PREFIX, LocalStack
 from simulator.host import Host
 from simulator.neighbourhood import Neighbourhood
 
@@ -163,7 +163,7 @@ class Story:
             self._narrator.right("stopped, all cursors saved", time.monotonic() - began)
             began = time.monotonic()
             dids = list(self._net.homes)
-            index = await asyncio.to_thread(self._stack.left_behind, COLLECTIONS, dids)
+            index = await left_in(self._stack.engine_file, TABLE_PREFIX, COLLECTIONS, dids)
             for name in COLLECTIONS:
                 if set(index.listings[name]) != set(self._net.truth(name)):
                     raise StepFailed(f"{name}: listed are {self._service.called(index.listings[name])}")
