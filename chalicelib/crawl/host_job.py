@@ -89,12 +89,14 @@ class _HostCrawl:
             context.hosts.confirm(crawl)
         cursor: str | None = crawl.row.crawl_page
         seen = int(crawl.row.crawl_seen or 0)
+        unlisted = self._in_scope() if cursor is None else set()
         while True:
             page = self._client.list_repos(cursor, PAGE)
             if page.cursor is not None and page.cursor == cursor:
                 raise BadResponse("listRepos gives a cursor that leads back to the same page")
             few = cursor is None and len(page.repos) <= IN_PLACE and self._is_last(page)
             self._visit(page.repos, few)
+            unlisted.difference_update(canonical_did(repo.did) for repo in page.repos)
             seen += len(page.repos)
             if seen > context.settings.max_host_repos:
                 raise BudgetExceeded(f"the host lists more than {context.settings.max_host_repos} repos")
@@ -107,10 +109,16 @@ class _HostCrawl:
                 context.hosts.hand_over(crawl)
                 context.queue.send(HostJob(self._origin, refresh=self._refresh))
                 return
+        for did in unlisted:  # deleted, it seems, and nobody told us
+            self._ask(Did(did), claim="deleted", refresh=True)
         again = context.hosts.finish(crawl, repo_count=seen)
         log("host-done", host=str(self._origin), repos=seen, again=again)
         if again:
             context.queue.send(HostJob(self._origin))
+
+    def _in_scope(self) -> set[str]:
+        """The repos of this host of which something is indexed."""
+        return {row.did for row in self._context.tables.repos.by_host.query(str(self._origin))}
 
     def _is_last(self, page: RepoPage) -> bool:
         """Whether no page follows. The reference PDS gives a cursor with its last page too; only an empty one has none."""
@@ -220,8 +228,8 @@ class _HostCrawl:
             raise BadResponse(f"none of the first {STRANGERS} repos that were resolved names this host as its PDS")
         return ours
 
-    def _ask(self, did: Did) -> None:
-        if self._context.writer.ask(did):
+    def _ask(self, did: Did, *, claim: str | None = None, refresh: bool = False) -> None:
+        if self._context.writer.ask(did, claim=claim, refresh=refresh):
             self._context.queue.send(RepoJob(did))
 
 

@@ -129,7 +129,7 @@ class RepoRow(Model):
     status = UnicodeAttribute(null=True)
     """The account's status as its PDS gives it, where it is not plainly active."""
     claim = UnicodeAttribute(null=True)
-    """What a stream's #account event said and the PDS was not asked about yet."""
+    """What a stream's #account event said, or a host's list showed, and the PDS was not asked about yet."""
 
     job = UnicodeAttribute(null=True)
     """Token of the job that writes this repo now. While it is there, nobody else changes records or listings."""

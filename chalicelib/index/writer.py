@@ -133,8 +133,8 @@ class Writer:
         """Note durably that this repo must be looked at. Returns whether to send a message for it now.
 
         ``desynchronized``: the reason why its stored state no longer continues the stream. ``claim``: what an #account
-        event said of it. ``refresh``: fetch its DID document again. ``reset``: forget its back-off. ``create=False``: a
-        repo without a row is none of ours.
+        event, or its host's list, said of it. ``refresh``: fetch its DID document again. ``reset``: forget its back-off.
+        ``create=False``: a repo without a row is none of ours.
         """
         tell = False
 
