@@ -62,4 +62,6 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    for variable in [name for name in os.environ if name.startswith(("AWS_", "DISCOVERY_"))]:
+        del os.environ[variable]  # what is set for another service is not for this story
     sys.exit(asyncio.run(main(parse())))

@@ -56,15 +56,14 @@ class LocalStack:
         return self.folder / "log"
 
     async def start(self) -> None:
-        """Start it. Its settings are all given, so that no environment and no .env file changes the story."""
+        """Start it. Its settings are all given, so that no .env file changes the story."""
         defaults = {PREFIX + item.name.upper(): item.metadata["default"] for item in fields(Settings)}
-        outside = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
         quick = {PREFIX + name: value for name, value in SETTINGS.items()}
         with self.log_file.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *engines.child_command("infra.local"),
                 cwd=engines.ROOT,
-                env=outside | defaults | quick | self.variables,
+                env={**os.environ} | defaults | quick | self.variables,
                 stdin=asyncio.subprocess.PIPE,  # when it closes, the child ends
                 stdout=log,
                 stderr=log,
