@@ -11,6 +11,7 @@ from chalicelib.atproto.errors import (
     AtprotoError,
     BadSignature,
     BudgetExceeded,
+    DidNotFound,
     RemoteError,
     VerificationFailed,
     XrpcError,
@@ -123,7 +124,15 @@ class _RepoJob:
 
     def _sync(self) -> Outcome:
         context, job, row = self._context, self._job, self._row
-        identity = context.identities.refresh(job.did) if row.resolve_again else context.identities.get(job.did)
+        try:
+            identity = context.identities.refresh(job.did) if row.resolve_again else context.identities.get(job.did)
+        except DidNotFound:
+            if row.claim != "deleted" or not job.did.startswith("did:plc:"):
+                raise
+            context.writer.land_status(
+                job, active=False, status="deleted"
+            )  # the directory has let go of the DID as well
+            return Outcome.STATUS
         if identity.pds is None or identity.key is None:
             raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
         host = str(identity.pds)

@@ -1,7 +1,8 @@
 """The reference PDS and PLC directory as one Python object: real servers, on loopback, for as long as a test session.
 
 What an account does goes through the PDS's own XRPC API, as a client would do it; only starting and stopping the PDS,
-new signing keys and asking for the newest seq go to the Node process that holds both servers (``network/server.mjs``).
+new signing keys, tombstones and asking for the newest seq go to the Node process that holds both servers
+(``network/server.mjs``).
 
 When a method has returned, the PDS has done what was asked and its event has a seq. A PDS that was stopped and started
 again is the same PDS: same port, accounts, keys, seqs. When the network is closed, or the process that made it dies,
@@ -199,6 +200,10 @@ class ReferenceNetwork:
     def rotate_key(self, account: Account) -> None:
         """A new signing key, in the directory too: an empty commit, told by an ``#identity`` and a ``#sync`` event."""
         self._command("rotate_key", did=account.did)
+
+    def tombstone(self, account: Account) -> None:
+        """Delete the DID from the directory, which from then on says that it is gone; the PDS goes on as it was."""
+        self._command("tombstone", did=account.did)
 
     def deactivate_account(self, account: Account) -> None:
         """By the user: status ``deactivated``."""

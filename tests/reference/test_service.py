@@ -390,7 +390,7 @@ def test_what_happened_while_nobody_followed_is_had_from_the_stream(service: Ser
 
 
 def test_what_happened_between_two_streams_without_a_cursor_is_crawled(service: Service, pds: ReferenceNetwork) -> None:
-    sailor, leaving, deleted = accounts = [pds.create_account() for _ in range(3)]
+    sailor, leaving, deleted, erased = accounts = [pds.create_account() for _ in range(4)]
     for account in accounts:
         pds.put_record(account, MANIFEST, "one")
     follow(service, pds, *accounts)
@@ -400,6 +400,8 @@ def test_what_happened_between_two_streams_without_a_cursor_is_crawled(service: 
         pds.delete_record(sailor, MANIFEST, "one")
         pds.deactivate_account(leaving)
         pds.delete_account(deleted)
+        pds.delete_account(erased)
+        pds.tombstone(erased)
         pds.put_record(pds.create_account(), MANIFEST, "two")
         newest = pds.latest_seq()
         while seq_of(next(frames)) < newest:

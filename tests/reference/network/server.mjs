@@ -61,6 +61,10 @@ const commands = {
     if (!pds) throw new Error('the PDS is not running')
     return { seq: (await pds.ctx.sequencer.curr()) ?? 0 }
   },
+  async tombstone({ did }) {
+    await pds.ctx.plcClient.tombstone(did, pds.ctx.plcRotationKey)
+    return {}
+  },
   // As an operator does it: the PDS's own script tells the directory which key the PDS has, and tells the stream.
   async rotate_key({ did }) {
     const { keyLocation } = await pds.ctx.actorStore.getLocation(did)
