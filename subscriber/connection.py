@@ -24,6 +24,7 @@ from chalicelib.atproto.events import (
     ErrorEvent,
     IdentityEvent,
     InfoEvent,
+    MalformedEvent,
     SyncEvent,
     decode_frame,
     peek,
@@ -35,7 +36,7 @@ from chalicelib.crawl.queue import HostJob
 from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
 from subscriber.cursor import CursorTracker
-from subscriber.pipeline import Pipeline
+from subscriber.pipeline import Pipeline, RepoEvent, Unreadable
 
 MAX_OPEN = 2_000
 """Events of one stream that may be begun and not done; beyond, the stream is not read."""
@@ -83,7 +84,7 @@ class Connection:
         self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self.is_open = False
         self.events = 0
-        """Frames that were read since the start."""
+        """Frames that were taken or skipped since the start."""
 
     async def attend(self) -> None:
         """The host announced itself, or repos of it came into scope: connect now, and know those repos."""
@@ -148,9 +149,9 @@ class Connection:
     async def _read(self, socket: Websocket) -> None:
         try:
             async for frame in socket:
-                self.events += 1
                 if not self._is_foreign(frame):
                     await self._take(frame)
+                self.events += 1
         except MalformedFrame as error:
             again = self._malformed_after == self._last_seq
             self._malformed_after = self._last_seq
@@ -172,18 +173,20 @@ class Connection:
         return True
 
     async def _take(self, frame: bytes) -> None:
-        event = decode_frame(frame)
+        try:
+            event = decode_frame(frame)
+        except MalformedEvent as malformed:
+            if malformed.seq is None:
+                raise
+            log("malformed-event", host=str(self.origin), seq=malformed.seq, did=malformed.did, error=str(malformed))
+            if malformed.did is not None and self._pipeline.concerns(malformed.did, frame):
+                await self._submit(Unreadable(malformed.seq, malformed.did), len(frame))
+            elif await self._follows(malformed.seq):
+                self._tracker.skip(malformed.seq)
+            return
         match event:
             case CommitEvent() | SyncEvent() | IdentityEvent() | AccountEvent():
-                if not await self._follows(event.seq):
-                    return
-                tracker, seq, size = self._tracker, event.seq, len(frame)
-                tracker.begin(seq)
-                self._open_bytes += size
-                self._pipeline.submit(self.origin, event, size, lambda: self._done(tracker, seq, size))
-                while self._tracker.open > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
-                    self._room.clear()
-                    await self._room.wait()
+                await self._submit(event, len(frame))
             case InfoEvent(name="OutdatedCursor"):
                 await self._new_epoch("OutdatedCursor")
             case ErrorEvent():
@@ -191,6 +194,17 @@ class Connection:
                 raise _StreamBroken(f"{event.error}: {event.message or ''}", skip=event.error == "FutureCursor")
             case _:
                 pass
+
+    async def _submit(self, event: RepoEvent, size: int) -> None:
+        if not await self._follows(event.seq):
+            return
+        tracker, seq = self._tracker, event.seq
+        tracker.begin(seq)
+        self._open_bytes += size
+        self._pipeline.submit(self.origin, event, size, lambda: self._done(tracker, seq, size))
+        while self._tracker.open > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
+            self._room.clear()
+            await self._room.wait()
 
     async def _follows(self, seq: int) -> bool:
         """Whether the event is to be taken: not if it is the last one once more. A stream that runs backwards has begun anew."""

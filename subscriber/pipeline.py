@@ -35,7 +35,16 @@ from chalicelib.index.errors import Superseded, TooLarge
 from chalicelib.index.tables import RepoRow
 from chalicelib.telemetry import log
 
-RepoEvent = CommitEvent | SyncEvent | IdentityEvent | AccountEvent
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An event of a repo whose fields are not what they should be. What it wanted to say, the repo itself must show."""
+
+    seq: int
+    did: Did
+
+
+RepoEvent = CommitEvent | SyncEvent | IdentityEvent | AccountEvent | Unreadable
 
 LANE_BYTES = 16_000_000
 """Bytes of frames that may wait in one lane while the repo is crawled; beyond, it is crawled once more instead."""
@@ -206,6 +215,8 @@ class Pipeline:
                 return await self._identity(item.event)
             case AccountEvent():
                 return await self._account(item.event)
+            case Unreadable():
+                return await self._unreadable(item.event, item.source)
 
     # -- commits
 
@@ -225,6 +236,10 @@ class Pipeline:
             outcome = await self._settled_row(repo, lane)
             if outcome is not None:
                 return outcome
+            if not repo_state.is_public(repo.row):
+                if await self._was_stale(repo):
+                    continue
+                return await self._from_inactive(repo)
             if repo.rev is not None and event.rev <= repo.rev:
                 return "duplicate"
             try:
@@ -235,6 +250,8 @@ class Pipeline:
                 return await self._desynchronize(event.did, error.reason)
             break_ = self._break_in_chain(repo, commit)
             if break_ is not None:
+                if await self._was_stale(repo):
+                    continue
                 return await self._desynchronize(event.did, break_)
             if not commit.changes:
                 repo.advance(commit.rev, cid_to_text(commit.data))
@@ -269,6 +286,13 @@ class Pipeline:
         if repo_state.is_pending(repo.row):
             return "awaits-crawl"  # that crawl begins after this commit, and will see it
         return await self._desynchronize(Did(repo.row.did), repo.row.reason or "new")
+
+    async def _from_inactive(self, repo: Repo) -> str:
+        """A commit of an account that is not active: not taken, but a reason to ask for its status. Once it is active again,
+        its repo is crawled if it has moved on."""
+        if not repo_state.is_pending(repo.row):
+            await self._ask(Did(repo.row.did))
+        return "inactive"
 
     async def _verify(self, event: CommitEvent, source: Origin, repo: Repo) -> VerifiedCommit:
         scope = self._context.settings.collections
@@ -352,6 +376,10 @@ class Pipeline:
         claim = "active" if event.active else event.status or "deactivated"
         return await self._ask(event.did, claim=claim)
 
+    async def _unreadable(self, event: Unreadable, source: Origin) -> str:
+        identity = await self._run(self._context.identities.get, event.did)
+        return await self._ask(event.did) if identity.pds == source else "no-authority"
+
     # -- parts
 
     async def _desynchronize(self, did: Did, reason: str) -> str:
@@ -381,6 +409,12 @@ class Pipeline:
             return None if row is None else self._remember(row)
         self._repos.move_to_end(key)
         return repo
+
+    async def _was_stale(self, repo: Repo) -> bool:
+        """Read the row again; whether it is another one than what was in memory."""
+        version = repo.row.version
+        await self._reload(repo)
+        return bool(repo.row.version != version)
 
     async def _reload(self, repo: Repo) -> None:
         row = await self._run(self._context.writer.load, Did(repo.row.did))

@@ -170,6 +170,16 @@ class Service:
         assert self._subscriber is not None
         return self._subscriber.supervisor._pipeline.counts
 
+    def events(self) -> int:
+        """How many frames the subscriber has read."""
+        assert self._subscriber is not None
+        return sum(connection.events for connection, _ in self._subscriber.supervisor._connections.values())
+
+    def is_quiet(self) -> bool:
+        """Whether no event waits in the subscriber."""
+        assert self._subscriber is not None
+        return not self._subscriber.supervisor._pipeline._lanes
+
     def is_idle(self) -> bool:
         """Whether no repo is due."""
         repos = self.context.tables.repos

@@ -145,8 +145,8 @@ class Writer:
             now = self._clock()
             if desynchronized is not None:
                 repo_state.desynchronize(row, desynchronized, now)
-            if claim is not None:
-                row.claim = claim
+            if claim is not None and claim != row.claim:
+                row.claim, row.retry_at = claim, None  # news: not even a back-off makes it wait
             if refresh:
                 row.resolve_again = True
             if reset:
