@@ -36,16 +36,22 @@ def invert(root: bytes, blocks: Mapping[bytes, bytes], ops: Sequence[RepoOp]) ->
     return _undo_all(root, blocks, sorted(backwards, key=lambda op: op.cid is not None))
 
 
-def find(root: bytes, blocks: Mapping[bytes, bytes], path: str) -> bytes | None:
-    """The CID under a path, None where the tree proves that there is none.
+def find(root: bytes, blocks: Mapping[bytes, bytes], paths: Iterable[str]) -> list[bytes | None]:
+    """The CID under each path, None where the tree proves that there is none. A node is read once.
 
     Raises VerificationFailed: ``missing-block``, ``wrong-hash``, ``bad-node``.
     """
-    key = path.encode()
+    read: dict[bytes, tuple[Node, int]] = {}
+    return [_find(root, blocks, path.encode(), read) for path in paths]
+
+
+def _find(root: bytes, blocks: Mapping[bytes, bytes], key: bytes, read: dict[bytes, tuple[Node, int]]) -> bytes | None:
     gap = ROOT_GAP
     below: bytes | None = root
     while below is not None:
-        node, layer = _read(blocks, below, gap)
+        if below not in read:
+            read[below] = _read(blocks, below, gap)
+        node, layer = read[below]
         index = bisect_left(node.keys, key)
         if index < len(node.keys) and node.keys[index] == key:
             return node.values[index]

@@ -88,8 +88,8 @@ def verify_commit(event: CommitEvent, key: PublicKey, scope: Scope, *, now: floa
     if inverted and invert(commit.data, blocks, event.ops) != event.prev_data:
         raise VerificationFailed("inversion-mismatch", "the ops do not lead back to prevData")
     if not inverted:
-        for op in wanted:
-            if find(commit.data, blocks, op.path) != op.cid:
+        for op, cid in zip(wanted, find(commit.data, blocks, [op.path for op in wanted]), strict=True):
+            if cid != op.cid:
                 raise VerificationFailed("field-mismatch", f"the tree has another record than the op under {op.path}")
     changes = tuple(Change(op.path, op.cid, _record(op, blocks)) for op in wanted)
     return VerifiedCommit(commit.did, commit.rev, event.since, commit.data, event.prev_data, changes, inverted)

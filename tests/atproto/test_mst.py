@@ -353,14 +353,20 @@ def test_a_node_that_hangs_in_two_places_is_refused() -> None:
 def test_a_key_is_found_or_proven_absent_by_the_nodes_on_the_way_to_it(root: oracle.Node, key: bytes) -> None:
     assume(key.isascii())
     proof = {each.cid: each.block for each in oracle.covering(root, key)} | {root.cid: root.block}
-    assert find(root.cid, proof, key.decode()) == oracle.get(root, key)
+    assert find(root.cid, proof, [key.decode()]) == [oracle.get(root, key)]
 
 
 def test_a_key_is_not_called_absent_where_a_node_on_the_way_is_missing() -> None:
     root = oracle.build((key, VALUE) for key in keys_of(0, 3) + keys_of(2, 2))
     with pytest.raises(VerificationFailed) as error:
-        find(root.cid, {root.cid: root.block}, keys_of(0, 3)[0].decode())
+        find(root.cid, {root.cid: root.block}, [keys_of(0, 3)[0].decode()])
     assert reason(error) == "missing-block"
+
+
+def test_several_keys_are_found_in_the_order_in_which_they_were_asked_for() -> None:
+    root = oracle.build((key, VALUE) for key in KEYS)
+    blocks = {each.cid: each.block for each in oracle.nodes(root)}
+    assert find(root.cid, blocks, [KEYS[4].decode(), "nowhere/1", KEYS[0].decode()]) == [VALUE, None, VALUE]
 
 
 def ops_between(before: dict[bytes, bytes], after: dict[bytes, bytes]) -> list[RepoOp]:
