@@ -188,7 +188,11 @@ class _HostCrawl:
         try:
             with self._client.repo_car(repo.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
                 snapshot = read_snapshot(
-                    chunks, did=repo.did, scope=settings.collections, limits=self._context.snapshot_limits
+                    chunks,
+                    did=repo.did,
+                    scope=settings.collections,
+                    limits=self._context.snapshot_limits,
+                    now=self._context.clock() / 1000,
                 )
             with snapshot:
                 wanted = snapshot.record_count > 0

@@ -18,7 +18,7 @@ from chalicelib.atproto.errors import (
 )
 from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.repo import Snapshot, read_snapshot
-from chalicelib.atproto.syntax import Did, Origin, tid_to_microseconds
+from chalicelib.atproto.syntax import Did, Origin
 from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.admission import follow
 from chalicelib.crawl.context import Context
@@ -29,8 +29,6 @@ from chalicelib.index.tables import RepoRow
 from chalicelib.index.writer import Job
 from chalicelib.telemetry import log
 
-CLOCK_SKEW_MS = 5 * 60 * 1000
-"""A rev further in the future than that is not believed."""
 _ROUNDS = 3
 _RENEW_SECONDS = 10
 _TELL_SECONDS = 2
@@ -183,7 +181,11 @@ class _RepoJob:
         context, job = self._context, self._job
         with client.repo_car(job.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
             snapshot = read_snapshot(
-                self._alive(chunks), did=job.did, scope=context.settings.collections, limits=context.snapshot_limits
+                self._alive(chunks),
+                did=job.did,
+                scope=context.settings.collections,
+                limits=context.snapshot_limits,
+                now=context.clock() / 1000,
             )
         with snapshot:
             self._check(snapshot, identity)
@@ -208,8 +210,6 @@ class _RepoJob:
             if fresh.key is None or fresh.pds != identity.pds or fresh.key == identity.key:
                 raise
             snapshot.commit.check_signature(fresh.key)
-        if tid_to_microseconds(snapshot.commit.rev) // 1000 > self._context.clock() + CLOCK_SKEW_MS:
-            raise VerificationFailed("rev-in-the-future", f"rev {snapshot.commit.rev} is of a time that has not come")
 
     def _alive(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         read = 0
