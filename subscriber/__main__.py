@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 
@@ -26,5 +27,6 @@ if __name__ == "__main__":
     try:
         telemetry.configure(settings.current().log_format)
         uvloop.run(main())
+        os._exit(0)  # all is saved; threads that wait for others' servers are not waited for
     except settings.InvalidSetting as error:
         sys.exit(f"settings: {error}")

@@ -251,6 +251,12 @@ class Connection:
             except Exception as error:  # the table's fault: the cursor stays behind, and is saved the next time
                 log("cursor-not-saved", exception=error, host=str(self.origin))
 
+    async def settle(self) -> None:
+        """Wait until every event that was read is durable. Only once nothing is read any more."""
+        while self._tracker.open:
+            self._room.clear()
+            await self._room.wait()
+
     async def save(self) -> None:
         """Save the chains and then the cursor, if it has moved. Raises ``LeaseLost``."""
         async with self._saving:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,10 +26,9 @@ from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, 
 from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.mst import EMPTY_TREE
 from chalicelib.atproto.repo import VerifiedCommit, verify_commit, verify_sync
-from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
+from chalicelib.atproto.syntax import Did, Origin, canonical_did
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import RepoJob
-from chalicelib.crawl.repo_job import CLOCK_SKEW_MS
 from chalicelib.index import repo_state
 from chalicelib.index.errors import Superseded, TooLarge
 from chalicelib.index.tables import RepoRow
@@ -109,6 +108,8 @@ class Pipeline:
     def __init__(self, context: Context, executor: Executor) -> None:
         self._context = context
         self._executor = executor
+        self._fetching = ThreadPoolExecutor(context.settings.stream_workers, thread_name_prefix="identities")
+        """Others keep us waiting for DID documents: never in the threads that beats, cursors and commits need."""
         self._needles = context.settings.collections.needles
         self._repos: OrderedDict[str, Repo] = OrderedDict()
         self._lanes: dict[str, _Lane] = {}
@@ -150,16 +151,17 @@ class Pipeline:
         if lane.task is None:
             lane.task = asyncio.get_running_loop().create_task(self._drive(key, lane))
 
-    async def settle(self) -> None:
-        """Wait until every event that was submitted is done."""
-        while tasks := [lane.task for lane in self._lanes.values() if lane.task is not None]:
-            await asyncio.wait(tasks)
+    def forget(self, origin: Origin) -> None:
+        """Somebody else follows the host from now on: what is in memory of its repos is soon out of date."""
+        for did in [did for did, repo in self._repos.items() if repo.row.host == str(origin)]:
+            del self._repos[did]
 
     def abandon(self) -> None:
         """Stop all lanes where they are; what is not done stays before the cursor."""
         for lane in self._lanes.values():
             if lane.task is not None:
                 lane.task.cancel()
+        self._fetching.shutdown(wait=False, cancel_futures=True)
 
     async def save_chains(self, origin: Origin) -> None:
         """Save how far the chains of the host's repos were followed; comes before the host's cursor is saved."""
@@ -228,7 +230,7 @@ class Pipeline:
             if not wanted:
                 return "unwanted"
         if repo is None:
-            identity = await self._run(self._context.identities.get, event.did)
+            identity = await self._identity_of(event.did)
             if identity.pds != source:
                 return "no-authority"
             return await self._desynchronize(event.did, "new")
@@ -296,23 +298,21 @@ class Pipeline:
 
     async def _verify(self, event: CommitEvent, source: Origin, repo: Repo) -> VerifiedCommit:
         scope = self._context.settings.collections
-        identity = await self._run(self._context.identities.get, event.did, newer_than=repo.identity_after)
+        identity = await self._identity_of(event.did, newer_than=repo.identity_after)
         if identity.pds != source:
             identity = await self._refreshed(event.did, repo) or identity
             if identity.pds != source:
                 raise VerificationFailed("no-authority", f"its DID document names {identity.pds}, not {source}")
         if identity.key is None:
             raise VerificationFailed("no-key", "its DID document names no signing key that can be used")
+        now = self._context.clock() / 1000
         try:
-            commit = verify_commit(event, identity.key, scope)
+            return verify_commit(event, identity.key, scope, now=now)
         except BadSignature:
             fresh = await self._refreshed(event.did, repo)
             if fresh is None or fresh.key is None or fresh.key == identity.key:
                 raise
-            commit = verify_commit(event, fresh.key, scope)
-        if tid_to_microseconds(commit.rev) // 1000 > self._context.clock() + CLOCK_SKEW_MS:
-            raise VerificationFailed("rev-in-the-future")
-        return commit
+            return verify_commit(event, fresh.key, scope, now=now)
 
     def _break_in_chain(self, repo: Repo, commit: VerifiedCommit) -> str | None:
         """Why the commit does not continue the repo's chain, if it does not."""
@@ -331,13 +331,13 @@ class Pipeline:
         if now - repo.identity_after < REFRESH_MS:
             return None
         repo.identity_after = now
-        return await self._run(self._context.identities.refresh, did)
+        return await self._in_threads(self._fetching, self._context.identities.refresh, did)
 
     # -- the other events: each is a reason to ask
 
     async def _sync(self, event: SyncEvent, source: Origin) -> str:
         repo = await self._lookup(event.did)
-        identity = await self._run(self._context.identities.get, event.did)
+        identity = await self._identity_of(event.did)
         if identity.pds != source or identity.key is None:
             return "no-authority"
         if repo is not None:
@@ -377,7 +377,7 @@ class Pipeline:
         return await self._ask(event.did, claim=claim)
 
     async def _unreadable(self, event: Unreadable, source: Origin) -> str:
-        identity = await self._run(self._context.identities.get, event.did)
+        identity = await self._identity_of(event.did)
         return await self._ask(event.did) if identity.pds == source else "no-authority"
 
     # -- parts
@@ -427,5 +427,15 @@ class Pipeline:
             self._repos.popitem(last=False)
         return repo
 
+    async def _identity_of(self, did: Did, *, newer_than: int | None = None) -> Identity:
+        identities = self._context.identities
+        known = await self._run(identities.known, did, newer_than=newer_than)
+        if known is not None:
+            return known
+        return await self._in_threads(self._fetching, identities.get, did, newer_than=newer_than)
+
     async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        return await self._in_threads(self._executor, function, *args, **kwargs)
+
+    async def _in_threads(self, executor: Executor, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(executor, lambda: function(*args, **kwargs))

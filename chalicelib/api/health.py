@@ -55,7 +55,7 @@ def health(request: Request) -> Response:
 
 
 def _heartbeats() -> list[Mapping[str, Any]]:
-    return list(process.reader().state(SUBSCRIBER).values())
+    return [beat for beat in process.reader().state(SUBSCRIBER).values() if beat["at"]]  # 0: it has ended
 
 
 def _age(heartbeat: Mapping[str, Any]) -> float:

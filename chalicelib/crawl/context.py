@@ -14,6 +14,7 @@ from chalicelib.crawl.queue import Queue
 from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.hosts import Hosts
 from chalicelib.index.state import State
+from chalicelib.index.subscribers import Subscribers
 from chalicelib.index.tables import Tables
 from chalicelib.index.writer import Writer
 from chalicelib.settings import Settings
@@ -56,6 +57,10 @@ class Context:
     @cached_property
     def state(self) -> State:
         return State(self.tables, clock=self.clock)
+
+    @cached_property
+    def subscribers(self) -> Subscribers:
+        return Subscribers(self.tables, clock=self.clock)
 
     @cached_property
     def queue(self) -> Queue:

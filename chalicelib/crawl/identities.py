@@ -40,22 +40,34 @@ class Identities:
     def get(self, did: Did, *, newer_than: int | None = None) -> Identity:
         """The identity of ``did``; with ``newer_than`` (UTC ms) from a document that was fetched after that moment, if it
         can be fetched at all. Raises ``RemoteError`` or ``MalformedDidDocument`` only where no good one is known."""
-        key = canonical_did(did)
-        oldest = max(self._clock() - self._ttl_ms, newer_than or 0)
-        cached = self._recall(key)
-        if cached is not None and cached.fetched_at >= oldest:
-            return cached.identity
-        stored = self._stored(did, key)
-        if stored is not None and (cached is None or stored.fetched_at > cached.fetched_at):
-            cached = stored
-            self._remember(key, cached)
-        if cached is not None and cached.fetched_at >= oldest:
-            return cached.identity
-        return self._fetch(did, key, cached)
+        found = self._look(did, newer_than)
+        if found is not None and found.fetched_at >= self._oldest(newer_than):
+            return found.identity
+        return self._fetch(did, canonical_did(did), found)
+
+    def known(self, did: Did, *, newer_than: int | None = None) -> Identity | None:
+        """What ``get`` would return without asking anybody outside; ``None`` if it would have to."""
+        found = self._look(did, newer_than)
+        return found.identity if found is not None and found.fetched_at >= self._oldest(newer_than) else None
 
     def refresh(self, did: Did) -> Identity:
         """The identity from a document fetched now, if it can be fetched."""
         return self.get(did, newer_than=self._clock() + 1)
+
+    def _oldest(self, newer_than: int | None) -> int:
+        return max(self._clock() - self._ttl_ms, newer_than or 0)
+
+    def _look(self, did: Did, newer_than: int | None) -> _Cached | None:
+        """The newest there is in memory or in the table, be it fresh enough or not."""
+        key = canonical_did(did)
+        cached = self._recall(key)
+        if cached is not None and cached.fetched_at >= self._oldest(newer_than):
+            return cached
+        stored = self._stored(did, key)
+        if stored is not None and (cached is None or stored.fetched_at > cached.fetched_at):
+            cached = stored
+            self._remember(key, cached)
+        return cached
 
     def _fetch(self, did: Did, key: str, last_good: _Cached | None) -> Identity:
         now = self._clock()

@@ -14,20 +14,25 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pynamodb.exceptions import DeleteError, UpdateError
+from pynamodb.exceptions import DeleteError, TransactWriteError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
+from pynamodb.transactions import TransactWrite
 
 from chalicelib.atproto.syntax import Origin
 from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.errors import JobLost
 from chalicelib.index.repo_state import TOLD_MS, back_off
+from chalicelib.index.state import SUBSCRIBER
 from chalicelib.index.tables import DUE_SHARD, NOBODY, HostRow, Tables
 
 OFFLINE_AFTER = 5
 """Failures in a row after which a host is called offline (and still tried)."""
+TAKEN_AT_ONCE = 50
+"""Hosts in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Hosts:
         announce_ms: int = 5 * 60 * 1000,
         jitter: random.Random | None = None,
     ) -> None:
+        self._tables = tables
         self._rows = tables.hosts
         self._clock = clock
         self._job_lease_ms = job_lease_ms
@@ -238,21 +244,39 @@ class Hosts:
 
     # -- the stream's owner
 
-    def unowned(self) -> list[str]:
-        """Keys of hosts that should be followed and have no owner (eventually consistent)."""
-        return [row.origin for row in self._rows.by_owner.query(NOBODY)]
-
     def owned_by(self, owner: str, *, since: int = 0) -> list[tuple[str, int]]:
-        """Keys of the owner's hosts that were asked to be looked at since then, and when (eventually consistent)."""
+        """Keys of the owner's hosts that were asked to be looked at since then, and when (eventually consistent). The hosts
+        that should be followed and are not are those of ``NOBODY``."""
         found = self._rows.by_owner.query(owner, self._rows.attention_at >= since)
         return [(row.origin, int(row.attention_at)) for row in found]
 
-    def take(self, key: str, owner: str, *, from_owner: str = NOBODY) -> HostRow | None:
-        """Become the owner of a host that ``from_owner`` has. ``None``: somebody else was faster."""
-        rows = self._rows
-        if not self._update(key, [rows.owner.set(owner)], rows.owner == from_owner):
-            return None
-        return self._rows.get(key, consistent_read=True)
+    def take(self, keys: Sequence[str], owner: str, *, from_owner: str = NOBODY) -> list[HostRow]:
+        """Become the owner of those of the hosts that ``from_owner`` still has. None of them, unless ``owner`` is a
+        subscriber that is alive by its row."""
+        taken: list[str] = []
+        for start in range(0, len(keys), TAKEN_AT_ONCE):
+            taken += self._take(list(keys[start : start + TAKEN_AT_ONCE]), owner, from_owner)
+        return list(self._rows.batch_get(taken, consistent_read=True))
+
+    def _take(self, keys: list[str], owner: str, from_owner: str) -> list[str]:
+        rows, subscribers = self._rows, self._tables.state
+        while keys:
+            transaction = TransactWrite(connection=self._tables.connection)
+            transaction.condition_check(subscribers, SUBSCRIBER, owner, condition=subscribers.number > 0)
+            for key in keys:
+                transaction.update(rows(key), actions=[rows.owner.set(owner)], condition=rows.owner == from_owner)
+            try:
+                with transaction:
+                    return keys
+            except TransactWriteError as error:
+                if error.cause_response_code != "TransactionCanceledException":
+                    raise
+                alive, *reasons = error.cancellation_reasons
+                free = [key for key, reason in zip(keys, reasons, strict=True) if reason is None]
+                if alive is not None or len(free) == len(keys):
+                    return []
+                keys = free  # the others are somebody else's by now, or being changed: their turn comes again
+        return []
 
     def give_up(self, key: str, owner: str) -> None:
         """Leave a host to whoever takes it next."""

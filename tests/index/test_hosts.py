@@ -10,7 +10,8 @@ import pytest
 from chalicelib.atproto.syntax import Origin, parse_origin
 from chalicelib.index.errors import JobLost
 from chalicelib.index.hosts import OFFLINE_AFTER, Hosts
-from chalicelib.index.tables import NOBODY, Tables
+from chalicelib.index.subscribers import Subscribers
+from chalicelib.index.tables import NOBODY, HostRow, Tables
 
 HOLD = parse_origin("hold01.atcr.io", allow_private=False)
 MINUTE = 60_000
@@ -34,6 +35,17 @@ def hosts(stack_env, clock: Callable[[], int]) -> Hosts:
     return Hosts(Tables(stack_env.prefix), clock=clock, jitter=random.Random(1))
 
 
+def take(hosts: Hosts, owner: str, *, origin: Origin = HOLD, from_owner: str = NOBODY) -> HostRow | None:
+    """A living subscriber takes one host."""
+    if owner not in {row.id for row in Subscribers(hosts._tables).all()}:
+        Subscribers(hosts._tables).begin(owner)
+    return next(iter(hosts.take([str(origin)], owner, from_owner=from_owner)), None)
+
+
+def unowned(hosts: Hosts) -> list[str]:
+    return [key for key, _ in hosts.owned_by(NOBODY)]
+
+
 def admitted(hosts: Hosts, origin: Origin = HOLD) -> None:
     hosts.admit(origin, confirmed=True)
 
@@ -42,7 +54,7 @@ def test_a_confirmed_host_waits_for_a_subscriber_and_is_due(hosts: Hosts, clock:
     admitted(hosts)
     row = hosts.load(HOLD)
     assert (row.status, row.owner, row.epoch) == ("active", NOBODY, 0)
-    assert hosts.unowned() == [str(HOLD)]
+    assert unowned(hosts) == [str(HOLD)]
     assert not hosts.postpone(HOLD)  # a message was sent for it
     clock.now += MINUTE
     assert hosts.postpone(HOLD)
@@ -51,7 +63,7 @@ def test_a_confirmed_host_waits_for_a_subscriber_and_is_due(hosts: Hosts, clock:
 
 def test_an_unreachable_host_is_tried_for_a_day_and_then_forgotten(hosts: Hosts, clock: Clock) -> None:
     hosts.admit(HOLD, confirmed=False, error="refused")
-    assert hosts.unowned() == []
+    assert unowned(hosts) == []
     clock.now += 23 * 60 * MINUTE
     assert not hosts.forget_unconfirmed(hosts.load(HOLD))
     clock.now += 61 * MINUTE
@@ -63,12 +75,12 @@ def test_an_unreachable_host_that_answers_later_is_followed(hosts: Hosts) -> Non
     hosts.admit(HOLD, confirmed=False, error="refused")
     hosts.confirm(hosts.claim_crawl(HOLD))
     assert hosts.load(HOLD).status == "active"
-    assert hosts.unowned() == [str(HOLD)]
+    assert unowned(hosts) == [str(HOLD)]
 
 
 def test_admitting_a_host_again_takes_it_from_nobody(hosts: Hosts) -> None:
     admitted(hosts)
-    hosts.take(str(HOLD), "one")
+    take(hosts, "one")
     admitted(hosts)
     hosts.admit(HOLD, confirmed=False, error="down for a moment")
     row = hosts.load(HOLD)
@@ -118,7 +130,7 @@ def test_a_crawl_goes_on_at_the_page_where_the_last_job_stopped(hosts: Hosts) ->
 
 def test_a_crawl_that_began_before_the_stream_was_opened_anew_begins_again(hosts: Hosts, clock: Clock) -> None:
     admitted(hosts)
-    row = hosts.take(str(HOLD), "one")
+    row = take(hosts, "one")
     crawl = hosts.claim_crawl(HOLD)
     hosts.progress(crawl, page="page 7", seen=3500)
     assert hosts.new_epoch(row, "one", reason="no cursor").epoch == 1
@@ -157,10 +169,10 @@ def test_a_remote_that_says_when_to_come_back_is_obeyed(hosts: Hosts, clock: Clo
 
 def test_a_host_has_one_owner_and_only_the_owner_saves_its_cursor(hosts: Hosts) -> None:
     admitted(hosts)
-    row = hosts.take(str(HOLD), "one")
-    assert hosts.take(str(HOLD), "two") is None
+    row = take(hosts, "one")
+    assert take(hosts, "two") is None
     assert hosts.save_cursor(row, "one", 7)
-    taken = hosts.take(str(HOLD), "two", from_owner="one")
+    taken = take(hosts, "two", from_owner="one")
     assert taken.cursor == 7
     assert not hosts.save_cursor(row, "one", 8)
     assert not hosts.note_stream(str(HOLD), "one", error=None)
@@ -168,12 +180,12 @@ def test_a_host_has_one_owner_and_only_the_owner_saves_its_cursor(hosts: Hosts) 
     hosts.give_up(str(HOLD), "one")
     assert hosts.load(HOLD).owner == "two"
     hosts.give_up(str(HOLD), "two")
-    assert hosts.unowned() == [str(HOLD)]
+    assert unowned(hosts) == [str(HOLD)]
 
 
 def test_a_cursor_of_an_old_epoch_is_not_saved(hosts: Hosts) -> None:
     admitted(hosts)
-    old = hosts.take(str(HOLD), "one")
+    old = take(hosts, "one")
     new = hosts.new_epoch(old, "one", reason="FutureCursor")
     assert not hosts.save_cursor(old, "one", 1_000_000)
     assert hosts.save_cursor(new, "one", 3)
@@ -184,14 +196,33 @@ def test_two_ports_of_one_name_are_two_hosts(hosts: Hosts) -> None:
     one, two = (parse_origin(f"localhost:{port}", allow_private=True) for port in (2583, 2584))
     admitted(hosts, one)
     admitted(hosts, two)
-    hosts.save_cursor(hosts.take(str(one), "me"), "me", 5)
+    hosts.save_cursor(take(hosts, "me", origin=one), "me", 5)
     assert hosts.load(two).cursor is None
 
 
 def test_the_owner_sees_which_of_its_hosts_ask_for_attention(hosts: Hosts, clock: Clock) -> None:
     admitted(hosts)
-    hosts.take(str(HOLD), "one")
+    take(hosts, "one")
     clock.now += MINUTE
     assert hosts.owned_by("one", since=clock.now) == []
     hosts.attend(HOLD)
     assert hosts.owned_by("one", since=clock.now) == [(str(HOLD), clock.now)]
+
+
+def test_a_subscriber_that_was_declared_dead_takes_nothing_and_shows_no_life(hosts: Hosts, clock: Clock) -> None:
+    subscribers = Subscribers(hosts._tables, clock=clock)
+    others = [parse_origin(f"hold{number}.atcr.io", allow_private=False) for number in range(2, 120)]
+    for origin in (HOLD, *others):
+        admitted(hosts, origin)
+    assert take(hosts, "one") is not None
+    last = int(subscribers.all()[0].number)
+    clock.now += MINUTE
+    assert subscribers.beat("one", {})
+    assert not subscribers.end("one", number=last)  # it has beaten since
+    assert subscribers.end("one", number=clock.now)
+    assert not subscribers.beat("one", {})
+    assert hosts.take(unowned(hosts), "one") == []
+    assert hosts.take(unowned(hosts), "never begun") == []
+    subscribers.begin("two")
+    assert len(hosts.take([str(HOLD), *unowned(hosts)], "two")) == len(others)  # all that were free, and no others
+    assert hosts.load(HOLD).owner == "one"
