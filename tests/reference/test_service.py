@@ -76,11 +76,14 @@ def index(service: Service) -> Content:
 
 
 def index_becomes_the_truth(service: Service, pds: ReferenceNetwork) -> None:
-    """Wait until the index is what the PDS has now, to the values of the records, and nothing is left to do."""
-    expected = truth(pds)
-    eventually(lambda: index(service) == expected, lambda: (index(service), expected))
-    eventually(service.is_idle)
-    assert index(service) == expected
+    """Wait until the stream was read, nothing is left to do, and the index is what the PDS has, to the values of records."""
+    expected, newest = truth(pds), pds.latest_seq()
+
+    def has_come_about() -> bool:
+        cursor = host(service, pds).cursor  # none: nothing came over the stream yet, and maybe nothing will
+        return (cursor is None or cursor >= newest) and service.is_idle() and index(service) == expected
+
+    eventually(has_come_about, lambda: (index(service), expected))
 
 
 def host(service: Service, pds: ReferenceNetwork) -> HostRow:
@@ -104,7 +107,7 @@ def requests(service: Service, account: Account) -> int:
 def streamed(service: Service, pds: ReferenceNetwork) -> None:
     """Wait until the stream was read, with effect, to its newest event."""
     newest = pds.latest_seq()
-    eventually(lambda: (host(service, pds).cursor or 0) >= newest, lambda: (host(service, pds).cursor, newest))
+    eventually(lambda: (host(service, pds).cursor or 0) >= newest)
 
 
 def seq_of(frame: bytes) -> int:
