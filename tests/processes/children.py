@@ -31,6 +31,7 @@ QUICK = {
     "FAILURE_CAP_SECONDS": "2",
     "ANNOUNCE_SECONDS": "0",
     "LOG_FORMAT": "text",
+    "STREAM_WORKERS": "6",
 }
 PATIENCE = float(os.environ.get("PATIENCE", "60"))
 

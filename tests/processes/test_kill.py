@@ -105,43 +105,44 @@ def test_a_consumer_killed_in_the_middle_of_a_large_landing_is_followed_by_one_t
     assert installation.differences(sim) == []
 
 
-@pytest.mark.parametrize("what_hangs", ["the crawl of a repo", "the directory"])
-def test_the_subscriber_ends_in_good_order_within_twenty_seconds(
-    what_hangs: str, installation: Installation, sim: SimulatorThread
+def test_the_subscriber_ends_in_good_order_within_twenty_seconds_whatever_hangs(
+    installation: Installation, sim: SimulatorThread
 ) -> None:
-    holds = [sim.call(sim.net.add_hold()) for _ in range(3)]
+    holds = [sim.call(sim.net.add_hold()) for _ in range(2)]
     pds = sim.call(sim.net.add_pds(accounts=1, sailors=1, noise=1))
-    installation.start(CONSUMER)
+    town = sim.call(sim.net.add_pds(accounts=1, sailors=1, noise=1))
+    everyone = (*holds, pds, town)
+    installation.start(CONSUMER, JOB_LEASE_SECONDS="60")  # longer than anything here
     subscriber = installation.start(SUBSCRIBER, LEASE_SECONDS="20")
-    for host in (*holds, pds):
+    for host in everyone:
         installation.request_crawl(host)
     eventually(lambda: not installation.differences(sim), lambda: installation.differences(sim))
-    eventually(lambda: all(installation.host(host).epoch == 1 for host in (*holds, pds)))
+    eventually(lambda: all(installation.host(host).epoch == 1 for host in everyone))
     eventually(installation.is_idle)
 
-    sailor = pds.did
-    if what_hangs == "the directory":  # asked about strangers, by more lanes than there are threads
-        sim.call(sim.net.plc.fail, "*", hang=True)
-        for _ in range(20):
-            did = sim.call(sim.net.add_account, pds).did
-            sim.call(pds.put, did, *pds.author(did).sailor_profile())
-    else:
-        sim.call(pds.fail, "com.atproto.sync.getRepo", hang=True)
-        before = pds.requests["com.atproto.sync.getRepo"]
-        sim.call(pds.emit_sync, sailor)
-        sim.call(pds.write, sailor, [], silent=True)  # the chain breaks: a crawl is needed, and hangs
-        sim.call(pds.put, sailor, *pds.author(sailor).sailor_profile())
-        eventually(lambda: pds.requests["com.atproto.sync.getRepo"] > before)
-        sim.call(pds.add, sailor, [pds.author(sailor).manifest()])  # it waits for that crawl
+    # A commit waits for a crawl that does not end.
+    author = pds.author(pds.did)
+    sim.call(pds.fail, "com.atproto.sync.getRepo", hang=True)
+    before = pds.requests["com.atproto.sync.getRepo"]
+    sim.call(pds.write, pds.did, [], silent=True)  # the chain breaks
+    sim.call(pds.put, pds.did, *author.sailor_profile())
+    eventually(lambda: pds.requests["com.atproto.sync.getRepo"] > before)
+    sim.call(pds.add, pds.did, [author.manifest()])
+    # Strangers write, more than there are threads, and the directory does not say who they are.
+    sim.call(sim.net.plc.fail, "*", hang=True)
+    for _ in range(20):
+        did = sim.call(sim.net.add_account, town).did
+        sim.call(town.put, did, *town.author(did).sailor_profile())
+    # All others go on as ever.
     for hold in holds:
         sim.call(hold.put, hold.did, *hold.author(hold.did).captain(public=False))
 
     took = subscriber.terminate(within=25)
     print(f"ended after {took:.1f} s")
     assert took < 20
-    assert all(installation.host(host).owner == NOBODY for host in (*holds, pds))
+    assert all(installation.host(host).owner == NOBODY for host in everyone)
     assert all(installation.host(hold).cursor == hold.stream.seq for hold in holds)
-    assert installation.host(pds).cursor < pds.stream.seq  # what hangs comes again
+    assert (installation.host(pds).cursor or 0) < pds.stream.seq  # what waited comes again
 
     sim.call(pds.heal)
     sim.call(sim.net.plc.heal)
