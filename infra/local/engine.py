@@ -29,7 +29,11 @@ from typing import Any
 import waitress
 from moto.core import responses
 from moto.core.common_models import BaseModel
-from moto.moto_server.werkzeug_app import create_backend_app
+from moto.core.request import Request
+from moto.dynamodb.responses import DynamoHandler
+from moto.sqs.responses import SQSResponse
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
 
 from infra.local import queues, tables
 
@@ -37,14 +41,23 @@ THREADS = 48
 """Requests at a time. A long poll of a queue holds one for up to 20 seconds."""
 
 
+class AwsRequest(Request):
+    """A request to the engine, as moto wants it."""
+
+    from_wsgi_server = True
+
+
 def embedded_aws(path: str) -> Any:
     """The WSGI application that serves DynamoDB, its items in the file at ``path`` (":memory:": in none), and SQS. Once a
     process."""
-    services = {name: create_backend_app(name) for name in ("dynamodb", "sqs")}
 
     def app(environ: Any, start_response: Any) -> Any:
         of_dynamodb = environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_")
-        return services["dynamodb" if of_dynamodb else "sqs"](environ, start_response)
+        try:
+            status, headers, body = (DynamoHandler if of_dynamodb else SQSResponse).dispatch(AwsRequest(environ))
+        except HTTPException as refusal:
+            return refusal(environ, start_response)
+        return Response(body, status, headers)(environ, start_response)
 
     for owner, name, replacement in (
         (BaseModel, "__new__", lambda cls, *args, **kwargs: object.__new__(cls)),  # moto's keeps every object for ever

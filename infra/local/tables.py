@@ -14,8 +14,6 @@ from bisect import bisect_left, bisect_right
 from typing import Any, ClassVar
 
 import cbor2
-from moto.core.exceptions import ServiceException
-from moto.core.responses import ActionResult
 from moto.dynamodb import models, responses
 from moto.dynamodb.exceptions import InvalidAttributeTypeError, ItemSizeTooLarge
 from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
@@ -322,9 +320,6 @@ def install(path: str, app: Any) -> None:
                     store.undo()
                 else:
                     store.commit(self._get_action(), self.raw_body)
-            except ServiceException as refusal:
-                store.undo()
-                answer = self.serialized(ActionResult(refusal))
             except BaseException:
                 store.undo()
                 raise

@@ -161,7 +161,8 @@ def main() -> None:
     parser.add_argument("--app", default="app:app", help="module:attribute of the Chalice app")
     parser.add_argument("--pace", type=float, default=PACE, help="schedules run so many times as often as on AWS")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    log.addHandler(logging.StreamHandler())  # its own; the app sets up the rest
+    log.propagate = False
     threads = int(os.environ.get("DISCOVERY_WORKER_THREADS") or 4)
     sqs = boto3.client("sqs", config=Config(max_pool_connections=threads + 2))
     worker = Worker(load_app(options.app), sqs, threads=threads, pace=options.pace)
