@@ -116,6 +116,9 @@ class Settings:
     recrawl_hours: float = _seconds(
         12, 0.01, 24 * 30, "A host is crawled again after so many hours, whatever its stream said"
     )
+    audit_hours: float = _seconds(
+        168, 0, 24 * 365, "A repo in scope is compared with the index, whatever its rev, after so many hours"
+    )
     confirm_hours: float = _seconds(
         24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours"
     )

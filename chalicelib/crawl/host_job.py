@@ -139,7 +139,7 @@ class _HostCrawl:
             if not _is_public(repo) and (row is None or not row.collections):
                 self._context.writer.not_public(repo.did, host=str(self._origin), status=repo.status)
             elif few:
-                self._sync(repo)
+                self._sync(repo, audit=row is not None and self._awaits_audit(row))
             else:
                 self._probe(repo, row)
 
@@ -158,6 +158,8 @@ class _HostCrawl:
             return False
         if repo_state.is_pending(row):
             return True
+        if self._awaits_audit(row):
+            return True
         public = _is_public(repo)
         if not row.collections:
             if row.host != str(self._origin):
@@ -174,15 +176,26 @@ class _HostCrawl:
         young = tid_to_microseconds(repo.rev) // 1000 > now - STREAM_LAG_MS
         return public and row.rev != repo.rev and not (streamed and young)
 
-    def _sync(self, repo: ListedRepo) -> None:
+    def _awaits_audit(self, row: RepoRow) -> bool:
+        """Whether it is time to compare all that is stored of a repo in scope, whatever its rev."""
+        oldest = self._context.clock() - self._context.settings.audit_hours * 3600 * 1000
+        return row.scope_host == str(self._origin) and row.sync == "synced" and (row.audited_at or 0) < oldest
+
+    def _sync(self, repo: ListedRepo, *, audit: bool) -> None:
         sync_repo(
-            self._context, repo.did, deadline=self._deadline, listed_by=self._origin, ask=True, refresh=self._refresh
+            self._context,
+            repo.did,
+            deadline=self._deadline,
+            listed_by=self._origin,
+            ask=True,
+            refresh=self._refresh,
+            audit=audit,
         )
 
     def _probe(self, repo: ListedRepo, row: RepoRow | None) -> None:
         """See whether a repo of a large host has anything of ours, with one request and without its DID document."""
         if row is not None and row.collections:
-            self._ask(repo.did)
+            self._ask(repo.did, audit=self._awaits_audit(row))
             return
         settings, writer = self._context.settings, self._context.writer
         try:
@@ -232,8 +245,8 @@ class _HostCrawl:
             raise BadResponse(f"none of the first {STRANGERS} repos that were resolved names this host as its PDS")
         return ours
 
-    def _ask(self, did: Did, *, claim: str | None = None, refresh: bool = False) -> None:
-        if self._context.writer.ask(did, claim=claim, refresh=refresh):
+    def _ask(self, did: Did, *, claim: str | None = None, refresh: bool = False, audit: bool = False) -> None:
+        if self._context.writer.ask(did, claim=claim, refresh=refresh, audit=audit):
             self._context.queue.send(RepoJob(did))
 
 

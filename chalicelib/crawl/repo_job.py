@@ -72,15 +72,18 @@ def sync_repo(
     listed_by: Origin | None = None,
     ask: bool = False,
     refresh: bool = False,
+    audit: bool = False,
 ) -> Outcome:
     """Do what was asked for this repo, and what is asked while that is done (up to a bound).
 
-    ``listed_by``: the host that listed it, which must be its PDS. ``ask``: ask for it here and now. A remote's failure
-    ends up on the repo's row; only our own faults raise.
+    ``listed_by``: the host that listed it, which must be its PDS. ``ask``: ask for it here and now, ``refresh``
+    with a newly fetched DID document, ``audit`` comparing everything. A remote's failure ends up on the repo's row; only our
+    own faults raise.
     """
     outcome = Outcome.NOTHING
     for round_ in range(_ROUNDS):
-        job = context.writer.claim(did, ask=ask and round_ == 0, refresh=refresh and round_ == 0)
+        first = round_ == 0
+        job = context.writer.claim(did, ask=ask and first, refresh=refresh and first, audit=audit and first)
         if job is None:
             break
         try:
@@ -146,7 +149,13 @@ class _RepoJob:
             if status is not None and not status.active and status.status not in repo_state.STILL_LISTED:
                 context.writer.land_status(job, active=False, status=status.status or "deactivated")
                 return Outcome.STATUS
-            if status is not None and row.sync == "synced" and status.rev == row.rev and row.host == host:
+            if (
+                status is not None
+                and row.sync == "synced"
+                and status.rev == row.rev
+                and row.host == host
+                and not row.audit
+            ):
                 context.writer.land_status(job, active=status.active, status=status.status)
                 return Outcome.UNCHANGED
         try:

@@ -139,6 +139,9 @@ class RepoRow(Model):
     answered = NumberAttribute(default=0)
     resolve_again = BooleanAttribute(null=True)
     """The DID document is to be fetched again by the next job."""
+    audit = BooleanAttribute(null=True)
+    """The next job compares everything that is stored with the repo, whatever the rev says."""
+    audited_at = NumberAttribute(null=True)
     failures = NumberAttribute(default=0)
     retry_at = NumberAttribute(null=True)
     last_error = UnicodeAttribute(null=True)

@@ -36,6 +36,7 @@ from chalicelib.index import repo_state
 from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.errors import IndexConflict, JobLost, Superseded, TooLarge
 from chalicelib.index.tables import RecordRow, RepoRow, Tables, copy_of
+from chalicelib.telemetry import log
 
 MAX_ITEMS = 100
 """Items in one DynamoDB transaction."""
@@ -127,14 +128,15 @@ class Writer:
         desynchronized: str | None = None,
         claim: str | None = None,
         refresh: bool = False,
+        audit: bool = False,
         reset: bool = False,
         create: bool = True,
     ) -> bool:
         """Note durably that this repo must be looked at. Returns whether to send a message for it now.
 
         ``desynchronized``: the reason why its stored state no longer continues the stream. ``claim``: what an #account
-        event, or its host's list, said of it. ``refresh``: fetch its DID document again. ``reset``: forget its back-off.
-        ``create=False``: a repo without a row is none of ours.
+        event, or its host's list, said of it. ``refresh``: fetch its DID document again. ``audit``: compare everything.
+        ``reset``: forget its back-off. ``create=False``: a repo without a row is none of ours.
         """
         tell = False
 
@@ -147,8 +149,8 @@ class Writer:
                 repo_state.desynchronize(row, desynchronized, now)
             if claim is not None and claim != row.claim:
                 row.claim, row.retry_at = claim, None  # news: not even a back-off makes it wait
-            if refresh:
-                row.resolve_again = True
+            row.resolve_again = row.resolve_again or refresh or None
+            row.audit = row.audit or audit or None
             if reset:
                 row.failures, row.retry_at = 0, None
             tell = repo_state.ask(row, now)
@@ -176,9 +178,10 @@ class Writer:
 
     # -- jobs: the life of a snapshot
 
-    def claim(self, did: Did, *, ask: bool = False, refresh: bool = False) -> Job | None:
+    def claim(self, did: Did, *, ask: bool = False, refresh: bool = False, audit: bool = False) -> Job | None:
         """Take the right to write this repo. ``ask``: ask for the work as well, writing the row first if there is none;
-        ``refresh``: with a newly fetched DID document. ``None``: a job is at it already, or nothing is to be done."""
+        ``refresh``: with a newly fetched DID document; ``audit``: comparing everything. ``None``: a job is at it already, or
+        nothing is to be done."""
         token = uuid.uuid4().hex
 
         def decide(row: RepoRow) -> _Effects | None:
@@ -188,6 +191,7 @@ class Writer:
             busy = row.job is not None and row.job_until > now
             row.asked += ask
             row.resolve_again = row.resolve_again or refresh or None
+            row.audit = row.audit or audit or None
             if not repo_state.is_pending(row) or (busy and not ask):
                 return None
             if busy:
@@ -218,12 +222,11 @@ class Writer:
         host: str,
         epoch: int,
         keep_on: Callable[[int], None] = lambda changed: None,
-        audit: bool = False,
     ) -> RepoRow:
         """Make the index of this repo equal to a snapshot whose signature was checked. Raises ``JobLost``.
 
         A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
-        that is what is stored is not compared record by record, unless ``audit``. ``keep_on`` is called between batches with
+        that is what is stored is not compared record by record, unless an audit was asked for. ``keep_on`` is called between batches with
         the number of records changed so far (about), and may renew the job or raise; what was written by then stays written.
         """
         row = _own(self._load_or_new(job.did), job)
@@ -232,12 +235,17 @@ class Writer:
         if row.data is not None and row.rev is not None and commit.rev < row.rev:
             return self._end(job, lambda row, now: repo_state.desynchronize(row, "rev-went-back", now))
         counts: Counter[str] | None = None
-        last: _Effects | None = _Effects()
-        if audit or row.sync != "synced" or (row.rev, row.data) != (commit.rev, data):
+        last, lost = _Effects(), frozenset[str]()
+        known = row.sync == "synced" and (row.rev, row.data) == (commit.rev, data)
+        if row.audit or not known:
             counts = Counter(record.path.partition("/")[0] for record in snapshot.records())
-            last = self._write_all_but_the_last(
-                job, self._differences(job.did, commit.rev, snapshot.records()), keep_on
-            )
+            differences = self._differences(job.did, commit.rev, snapshot.records(), audit=bool(row.audit))
+            if row.audit and known:
+                lost = self._lost_listings(row)
+                drift = list(differences)
+                log("audited", did=job.did, drift=len(drift) + len(lost) + (row.collections != counts))
+                differences = iter(drift)
+            last = self._write_all_but_the_last(job, differences, keep_on)
 
         def landed(row: RepoRow, now: int) -> None:
             row.rev, row.data, row.host = commit.rev, data, host
@@ -247,7 +255,8 @@ class Writer:
             row.crawled_at = now
             row.active, row.status, row.claim = True, None, None
             if counts is not None:
-                row.collections = dict(counts)
+                row.collections, row.audited_at = dict(counts), now
+                row.listed = {name: key for name, key in row.listed.items() if name not in lost}
             row.probed_epoch = None if row.collections else epoch
 
         return self._end(job, landed, last)
@@ -433,7 +442,7 @@ class Writer:
         def decide(row: RepoRow) -> _Effects:
             _own(row, job)
             landed(row, self._clock())
-            row.job, row.job_until, row.resolve_again = None, None, None
+            row.job, row.job_until, row.resolve_again, row.audit = None, None, None, None
             row.answered = max(row.answered, job.asked)
             row.failures, row.retry_at, row.last_error, row.last_error_at = 0, None, None, None
             return last or _Effects()
@@ -477,25 +486,38 @@ class Writer:
         for path in effects.deletes:
             transaction.delete(self._tables.records(canonical_did(did), path))
 
-    def _differences(self, did: Did, rev: str, records: Iterable[Record]) -> Iterator[RecordRow | str]:
-        """What must be written (a row) or deleted (a path) so that the stored records become ``records``; both in key order."""
-        stored = iter(
-            self._tables.records.query(canonical_did(did), consistent_read=True, attributes_to_get=["path", "cid"])
-        )
+    def _differences(
+        self, did: Did, rev: str, records: Iterable[Record], *, audit: bool = False
+    ) -> Iterator[RecordRow | str]:
+        """What must be written (a row) or deleted (a path) so that the stored records become ``records``; both in key order.
+        A CID says all about a record, unless in an ``audit``, which looks at the stored values too."""
+        wanted = ["path", "cid", *(["value", "problem"] if audit else [])]
+        stored = iter(self._tables.records.query(canonical_did(did), consistent_read=True, attributes_to_get=wanted))
         old = next(stored, None)
         for record in records:
             while old is not None and old.path < record.path:
                 yield old.path
                 old = next(stored, None)
-            if old is not None and old.path == record.path:
-                unchanged = old.cid == cid_to_text(record.cid)
+            same = old if old is not None and old.path == record.path else None
+            if same is not None:
                 old = next(stored, None)
-                if unchanged:
+                if same.cid == cid_to_text(record.cid) and not audit:
                     continue
-            yield self._record_row(did, rev, record)
+            new = self._record_row(did, rev, record)
+            if same is None or (same.cid, same.value, same.problem) != (new.cid, new.value, new.problem):
+                yield new
         while old is not None:
             yield old.path
             old = next(stored, None)
+
+    def _lost_listings(self, row: RepoRow) -> frozenset[str]:
+        """The collections whose listing does not have the row that the repo's row says it has."""
+        keys = {(name, f"{key}#{row.did}") for name, key in row.listed.items()}
+        found = {
+            (entry.collection, entry.key)
+            for entry in self._tables.listings.batch_get(sorted(keys), consistent_read=True)
+        }
+        return frozenset(name for name, _ in keys - found)
 
     def _effects_of(self, commit: VerifiedCommit, before: dict[str, str]) -> _Effects:
         effects = _Effects()

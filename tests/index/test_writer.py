@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from chalicelib import telemetry
 from chalicelib.atproto.crypto import parse_multibase
 from chalicelib.atproto.events import decode_frame
 from chalicelib.atproto.repo import Snapshot, SnapshotLimits, VerifiedCommit, read_snapshot, verify_commit
@@ -418,3 +419,38 @@ def test_both_spellings_of_a_did_are_one_row_and_the_signed_one_is_shown(stack_e
     world.writer.ask(Did("did:web:localhost:8080"))
     world.crawl()
     assert world.listing() == ("did:web:localhost%3A8080",)
+
+
+def test_an_audit_finds_and_mends_what_was_damaged_by_hand(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.put(f"{CAPTAIN}/self", *(f"io.atcr.hold.crew/{number}" for number in range(5)))
+    world.crawl()
+    truth = world.records()
+
+    def audit() -> int:
+        telemetry.configure("json")
+        job = world.writer.claim(DID, ask=True, audit=True)
+        with world.snapshot() as snapshot:
+            world.writer.land(job, snapshot, host=HOST, epoch=1)
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        [drift] = [line["drift"] for line in lines if line["event"] == "audited"]
+        assert (world.records(), world.listing(), world.listing("io.atcr.hold.crew")) == (truth, (DID,), (DID,))
+        return drift
+
+    assert audit() == 0
+    world.tables.records(DID, "io.atcr.hold.crew/1").delete()
+    assert audit() == 1
+    world.tables.records(DID, "io.atcr.hold.crew/9", cid="x", rev="x", indexed_at=1).save()
+    assert audit() == 1
+    for row in world.tables.records.query(DID, world.tables.records.path == "io.atcr.hold.crew/2"):
+        row.value = '{"number":99}'
+        row.save()
+    assert audit() == 1
+    for row in world.tables.listings.query(CAPTAIN):
+        row.delete()
+    assert audit() == 1
+    row = world.row
+    row.collections = {CAPTAIN: 4}
+    row.save()
+    assert audit() == 1
+    assert world.row.collections == {CAPTAIN: 1, "io.atcr.hold.crew": 5}
+    assert audit() == 0

@@ -359,3 +359,13 @@ def test_a_did_that_a_server_spells_in_two_ways_is_one_repo(service: Service, si
     assert service.listing(HOLDS) == [hold.did]  # as its signed commit has it
     sim.call(hold.delete_collection, hold.did, HOLDS)
     eventually(lambda: service.listing(HOLDS) == [])
+
+
+def test_what_was_damaged_by_hand_is_mended_when_the_audit_comes(make_service, sim) -> None:
+    service = make_service(AUDIT_HOURS="0")
+    service.follow()
+    hold = listed(service, sim)
+    for row in service.context.tables.records.query(hold.did):
+        row.delete()
+    service.crawl_host(hold)
+    eventually(lambda: same_records(service, sim, hold.did))
