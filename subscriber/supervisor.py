@@ -34,11 +34,14 @@ class Supervisor:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._executor = ThreadPoolExecutor(context.settings.stream_workers, thread_name_prefix="tables")
+        self._beating = ThreadPoolExecutor(2, thread_name_prefix="leases")
+        """What keeps the leases waits for no commits."""
         self._pipeline = Pipeline(context, self._executor)
         self._leases: Leases | None = None
         self._connections: dict[str, tuple[Connection, asyncio.Task[None]]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._attention: dict[str, int] = {}
+        self._looking: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -93,7 +96,16 @@ class Supervisor:
         for key, at in await self._run(self._context.hosts.owned_by, leases.name, since=since):
             if key in self._connections and self._attention.get(key, 0) < at:
                 self._attention[key] = at
-                await self._connections[key][0].attend()
+                task = asyncio.get_running_loop().create_task(self._look_again(key, self._connections[key][0]))
+                self._looking.add(task)
+                task.add_done_callback(self._looking.discard)
+
+    async def _look_again(self, key: str, connection: Connection) -> None:
+        try:
+            await connection.attend()
+        except Exception as error:  # the table's fault: in the next round
+            log("supervisor-failed", exception=error, host=key)
+            self._attention.pop(key, None)
 
     async def _keep(self, key: str, connection: Connection) -> None:
         lost = False
@@ -135,7 +147,8 @@ class Supervisor:
                 await asyncio.wait_for(connection.settle(), DRAIN_SECONDS)
             await connection.save()
             self._pipeline.forget(connection.origin)
-            await self._run(self._context.hosts.give_up, str(connection.origin), owner)
+            give_up = self._context.hosts.give_up
+            await asyncio.get_running_loop().run_in_executor(self._executor, give_up, str(connection.origin), owner)
             log("host-given-back", host=str(connection.origin))
         except LeaseLost:
             log("lease-lost", host=str(connection.origin))
@@ -194,7 +207,8 @@ class Supervisor:
             except Exception as error:  # after a lease the others see it themselves
                 log("supervisor-failed", exception=error)
             log("subscriber-stopped", name=self._name)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._beating):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._beating, lambda: function(*args, **kwargs))
