@@ -226,8 +226,9 @@ class Writer:
         """Make the index of this repo equal to a snapshot whose signature was checked. Raises ``JobLost``.
 
         A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
-        that is what is stored is not compared record by record, unless an audit was asked for. ``keep_on`` is called between batches with
-        the number of records changed so far (about), and may renew the job or raise; what was written by then stays written.
+        that is what is stored is not compared record by record, unless an audit was asked for. ``keep_on`` is called between
+        batches with the number of records changed so far (about), and may renew the job or raise; what was written by then
+        stays written.
         """
         row = _own(self._load_or_new(job.did), job)
         commit = snapshot.commit
