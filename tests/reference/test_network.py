@@ -119,7 +119,7 @@ def test_stopping_the_pds_closes_its_streams(reference_network: ReferenceNetwork
     with reference_network.frames(cursor=None) as frames:
         reference_network.restart_pds()
         with pytest.raises(ConnectionClosed):
-            next(frames)
+            list(frames)
 
 
 def test_a_pds_that_was_put_back_has_forgotten(reference_network: ReferenceNetwork, tmp_path: Path) -> None:

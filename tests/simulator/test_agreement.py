@@ -255,7 +255,7 @@ def test_whatever_a_host_emits_is_accepted(sim: SimulatorThread) -> None:
 def test_get_record_proves_presence_and_absence() -> None:
     repo = lived_repo(4)
     for path in ("io.atcr.hold.captain/self", "io.atcr.hold.captain/none", "zz.zz.zz/none"):
-        assert find(repo.tree.cid, dict(repo.proof(path).blocks), path) == repo.get(path)
+        assert find(repo.tree.cid, dict(repo.proof(path).blocks), [path]) == [repo.get(path)]
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -24,4 +24,5 @@ def test_it_prints_its_hosts_keeps_changing_and_ends_on_ctrl_c() -> None:
             assert " rev " in process.stdout.readline()
         finally:
             process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)  # what it still prints is read: a closed pipe would be another way to end
     assert process.returncode == 0

@@ -144,5 +144,5 @@ def test_a_scenario_has_the_effects_that_it_should(
                 assert played.paths() == (before | made) - gone
                 assert played.row.rev == body["rev"]
         elif message["frame"]["header"]["t"] == "#account":
-            assert played.row.active == (played.status is None)
+            eventually(lambda: played.row.active == (played.status is None))
             assert (service.listing("app.bsky.actor.profile") == [played.did]) == (played.status is None)
