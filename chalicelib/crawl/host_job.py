@@ -153,6 +153,8 @@ class _HostCrawl:
             return True
         if row.sync == "refused":
             return repo.active
+        if row.collections and row.host != str(self._origin):
+            return True  # its document is to be fetched again, whatever else is waited for
         now = self._context.clock()
         if row.retry_at is not None and row.retry_at > now:
             return False
@@ -166,8 +168,6 @@ class _HostCrawl:
                 return public  # whatever another host said of it
             unbroken = row.probed_epoch == self._crawl.row.epoch > 0
             return public != repo_state.is_public(row) or (public and not unbroken and row.rev != repo.rev)
-        if row.host != str(self._origin):
-            return True
         if public != repo_state.is_public(row):
             return True
         if row.sync != "synced":
@@ -195,7 +195,7 @@ class _HostCrawl:
     def _probe(self, repo: ListedRepo, row: RepoRow | None) -> None:
         """See whether a repo of a large host has anything of ours, with one request and without its DID document."""
         if row is not None and row.collections:
-            self._ask(repo.did, audit=self._awaits_audit(row))
+            self._ask(repo.did, refresh=row.host != str(self._origin), audit=self._awaits_audit(row))
             return
         settings, writer = self._context.settings, self._context.writer
         try:
@@ -236,7 +236,8 @@ class _HostCrawl:
     def _is_ours(self, did: Did) -> bool:
         """Whether the DID's document names this host. Raises ``BadResponse`` once it is clear that none does."""
         try:
-            ours = self._context.identities.get(did).pds == self._origin
+            identities = self._context.identities
+            ours = identities.get(did).pds == self._origin or identities.refresh(did).pds == self._origin
         except AtprotoError:
             return True  # not known now: the repo job will find out, and try again
         self._authority.resolved += 1

@@ -37,10 +37,11 @@ class Identities:
         self._memory: OrderedDict[str, _Cached] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, did: Did, *, newer_than: int | None = None) -> Identity:
+    def get(self, did: Did, *, newer_than: int | None = None, shared: bool = False) -> Identity:
         """The identity of ``did``; with ``newer_than`` (UTC ms) from a document that was fetched after that moment, if it
-        can be fetched at all. Raises ``RemoteError`` or ``MalformedDidDocument`` only where no good one is known."""
-        found = self._look(did, newer_than)
+        can be fetched at all; ``shared``: from the newest that any process has fetched. Raises ``RemoteError`` or
+        ``MalformedDidDocument`` only where no good one is known."""
+        found = self._look(did, newer_than, shared=shared)
         if found is not None and found.fetched_at >= self._oldest(newer_than):
             return found.identity
         return self._fetch(did, canonical_did(did), found)
@@ -57,11 +58,11 @@ class Identities:
     def _oldest(self, newer_than: int | None) -> int:
         return max(self._clock() - self._ttl_ms, newer_than or 0)
 
-    def _look(self, did: Did, newer_than: int | None) -> _Cached | None:
-        """The newest there is in memory or in the table, be it fresh enough or not."""
+    def _look(self, did: Did, newer_than: int | None, *, shared: bool = False) -> _Cached | None:
+        """The newest there is in memory or in the table, be it fresh enough or not. ``shared``: memory is not enough."""
         key = canonical_did(did)
         cached = self._recall(key)
-        if cached is not None and cached.fetched_at >= self._oldest(newer_than):
+        if not shared and cached is not None and cached.fetched_at >= self._oldest(newer_than):
             return cached
         stored = self._stored(did, key)
         if stored is not None and (cached is None or stored.fetched_at > cached.fetched_at):

@@ -126,7 +126,10 @@ class _RepoJob:
     def _sync(self) -> Outcome:
         context, job, row = self._context, self._job, self._row
         try:
-            identity = context.identities.refresh(job.did) if row.resolve_again else context.identities.get(job.did)
+            identities = (
+                context.identities
+            )  # another process may know of a move that this one's memory has not heard of
+            identity = identities.refresh(job.did) if row.resolve_again else identities.get(job.did, shared=True)
         except DidNotFound:
             if row.claim != "deleted" or not job.did.startswith("did:plc:"):
                 raise
@@ -134,6 +137,8 @@ class _RepoJob:
                 job, active=False, status="deleted"
             )  # the directory has let go of the DID as well
             return Outcome.STATUS
+        if self._listed_by is not None and self._listed_by != identity.pds and not row.resolve_again:
+            identity = context.identities.refresh(job.did)  # it may have moved to the host that lists it
         if identity.pds is None or identity.key is None:
             raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
         host = str(identity.pds)
