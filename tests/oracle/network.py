@@ -29,7 +29,7 @@ class Wire:
         self.waiting = SimpleNamespace(put_nowait=self.on_its_way.append)  # as the simulator's stream sends
         self.transport = SimpleNamespace(abort=self.cut)
         self.is_cut = False
-        self._arrived: asyncio.Queue[bytes | None | Exception] = asyncio.Queue()
+        self._arrived: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
     def deliver(self, count: int | None = None) -> int:
         """Let so many frames (None: all) arrive. Returns how many did."""
@@ -90,7 +90,7 @@ class InProcessDoor:
         host, path, query = self._find(url)
         assert isinstance(host, Host)
         assert host.endpoint(path) == SUBSCRIBE
-        process = next(p for p in [_owner.get(asyncio.get_running_loop())] if p is not None)
+        process = process_of(asyncio.get_running_loop())
         cursor = int(query["cursor"]) if "cursor" in query else None
         wire = Wire(host, process)
         host.stream.cursors.append(cursor)
@@ -124,6 +124,10 @@ _owner: dict[Any, Process] = {}
 def belongs_to(loop: asyncio.AbstractEventLoop, process: Process) -> None:
     """Say whose event loop this is."""
     _owner[loop] = process
+
+
+def process_of(loop: asyncio.AbstractEventLoop) -> Process:
+    return _owner[loop]
 
 
 def forget(loop: asyncio.AbstractEventLoop) -> None:

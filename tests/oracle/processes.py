@@ -63,7 +63,9 @@ class Paused:
         try:
             result = self.process.run(self._work)
         except BaseException as error:
-            finish: Callable[[], None] = lambda error=error: self.outcome.set_exception(error)  # type: ignore[misc]
+
+            def finish(error=error) -> None:
+                return self.outcome.set_exception(error)  # type: ignore[misc]
         else:
             finish = lambda: self.outcome.set_result(result)  # noqa: E731
         self.is_done = True

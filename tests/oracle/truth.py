@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from simulator.cbor import cid_text
 from simulator.host import UNLISTED
@@ -34,8 +35,10 @@ def differences(net: Neighbourhood) -> list[str]:
                 found.append(f"{did} is deleted and has records {sorted(records[did])}")
             continue
         if not account.public:
-            if row is not None and (row["active"] or row.get("status") != account.status):
-                found.append(f"{did} is {account.status}, the row says {row['active']}, {row.get('status')}")
+            # Of a repo without anything indexed, nobody sees the status.
+            indexed = row is not None and json.loads(row["collections"])
+            if row is not None and indexed and (row["active"] or row.get("status") != account.status):
+                found.append(f"{did} is {account.status}, the row says {_brief(row)}")
             continue
         if row is not None and not row["active"] and row.get("status") in UNLISTED:
             found.append(f"{did} is {account.status or 'active'}, the row says {row.get('status')}")
@@ -82,6 +85,23 @@ def inconsistencies() -> Iterable[str]:
         landing = row["sync"] == "desynchronized"
         if not landing and row["sync"] != "refused" and json.loads(row["collections"]) != counts.get(did, {}):
             yield f"{did} counts {row['collections']} and has {dict(counts.get(did, {}))} ({row['sync']})"
+
+
+def _brief(row: dict[str, Any]) -> dict[str, str]:
+    names = (
+        "active",
+        "status",
+        "claim",
+        "sync",
+        "reason",
+        "host",
+        "rev",
+        "collections",
+        "asked",
+        "answered",
+        "last_error",
+    )
+    return {name: str(row[name]) for name in names if name in row}
 
 
 def _short(records: dict[str, str]) -> dict[str, str]:

@@ -12,12 +12,15 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import subscriber.connection
+import subscriber.leases
+import subscriber.pipeline
 import subscriber.supervisor
 from chalicelib import settings as service_settings
 from chalicelib.atproto.syntax import parse_origin
@@ -32,6 +35,7 @@ from simulator.host import PDS, Backup, Host, Shape
 from simulator.keys import Curve
 from simulator.neighbourhood import Neighbourhood
 from simulator.server import Server
+from subscriber.leases import Leases
 from subscriber.supervisor import Supervisor
 from tests.oracle import engine, network
 from tests.oracle.engine import PREFIX, InProcess
@@ -90,11 +94,8 @@ class Subscriber:
         self.is_frozen = False
         network.belongs_to(self.loop, self.process)
 
-        def executor(*_: Any, **__: Any) -> Inline:
-            return Inline(self.process, world.start)
-
-        with mock.patch.object(subscriber.supervisor, "ThreadPoolExecutor", executor):
-            self.supervisor = Supervisor(self.context)
+        world.starting = self.process
+        self.supervisor = Supervisor(self.context)
         self.task = self.loop.create_task(self.supervisor.run())
 
     def bury(self) -> None:
@@ -140,6 +141,8 @@ class World:
             mock.patch.dict(os.environ, ENVIRONMENT),
             InProcess(self.gate.pass_),
             mock.patch.object(host_job, "ThreadPoolExecutor", InTurn),
+            mock.patch.object(subscriber.supervisor, "ThreadPoolExecutor", self._executor),
+            mock.patch.object(subscriber.pipeline, "ThreadPoolExecutor", self._executor),
             mock.patch.object(host_job, "IN_PLACE", in_place),
             mock.patch.object(host_job, "PAGE", page),
             mock.patch.object(writing, "MAX_CHANGES", changes),
@@ -148,11 +151,14 @@ class World:
                 mock.patch.object(module, "time", SimpleNamespace(monotonic=self.seconds))
                 for module in (subscriber.connection, subscriber.supervisor, repo_job)
             ),
-            mock.patch.object(
-                subscriber.connection, "random", SimpleNamespace(Random=lambda: random.Random(self.random.random()))
+            *(
+                mock.patch.object(module, "random", SimpleNamespace(Random=lambda: random.Random(self.random.random())))
+                for module in (subscriber.connection, subscriber.leases)
             ),
+            mock.patch.object(subscriber.supervisor, "Leases", partial(Leases, clock=self.seconds)),
         )
         self._number = 0
+        self.starting: Process | None = None
 
     def __enter__(self) -> World:
         for patch in self._patches:
@@ -188,11 +194,20 @@ class World:
         context.writer._pause = lambda seconds: None
         return context
 
+    def _executor(self, *_: Any, **__: Any) -> Inline:
+        """The threads of a subscriber."""
+        try:
+            process = network.process_of(asyncio.get_running_loop())
+        except RuntimeError:
+            assert self.starting is not None
+            process = self.starting
+        return Inline(process, self.start)
+
     def _container(self) -> Container:
         self._number += 1
         return Container(self, self._number)
 
-    def _send(self, *, QueueUrl: str, MessageBody: str) -> None:  # noqa: N803 - as boto has it
+    def _send(self, *, QueueUrl: str, MessageBody: str) -> None:
         if MessageBody not in self.messages:
             self.messages.append(MessageBody)
 
@@ -323,10 +338,8 @@ class World:
         context = self.make_context(free)
 
         def announce() -> None:
-            try:
+            with suppress(admission.HostNotFound):
                 admission.request_crawl(context, host.hostname)
-            except admission.HostNotFound:
-                pass
 
         outcome = self.start(free, announce)
         if outcome.done() and outcome.exception() is not None:
@@ -405,7 +418,9 @@ class World:
                 for did in self.net.homes
                 if (account := self.net.account(did))
                 for path in (
-                    account.repo.paths() if account.public else (r["path"] for r in engine.rows("records") if r["did"] == did)
+                    account.repo.paths()
+                    if account.public
+                    else (r["path"] for r in engine.rows("records") if r["did"] == did)
                 )
                 if is_wanted(path)
             }
@@ -423,9 +438,16 @@ class World:
             self.advance(5)
             self.sweep()
         else:
-            due = [(row["did"], row.get("last_error"), row.get("reason")) for row in engine.rows("repos") if "due_at" in row]
+            due = [
+                (row["did"], row.get("last_error"), row.get("reason"))
+                for row in engine.rows("repos")
+                if "due_at" in row
+            ]
             hosts = [
-                {name: str(row.get(name)) for name in ("origin", "owner", "due_at", "last_error", "stream_error", "cursor")}
+                {
+                    name: str(row.get(name))
+                    for name in ("origin", "owner", "due_at", "last_error", "stream_error", "cursor")
+                }
                 for row in engine.rows("hosts")
             ]
             raise AssertionError(f"it does not come to rest: due {due}, hosts {hosts}, open {len(self.wires)}")
@@ -442,9 +464,7 @@ class World:
         if any(host not in open_ for host in self.net.hosts if any(host.hostname in row["origin"] for row in hosts)):
             return False
         stored = {row["origin"]: row.get("cursor") for row in hosts}
-        return all(
-            stored.get(f"http://{host.hostname}") in (None, host.stream.seq) for host in self.net.hosts
-        )
+        return all(stored.get(f"http://{host.hostname}") in (None, host.stream.seq) for host in self.net.hosts)
 
     def check(self) -> None:
         """What must be so at any moment."""
