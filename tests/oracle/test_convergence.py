@@ -1,7 +1,7 @@
 """Whatever happens, in whatever order, with whatever failing in between: once nothing is due, the index is the truth.
 
-``ORACLE_HISTORIES`` says how many histories (60 by default; CI says 500, ``make soak`` 20,000). Half of them are the same in every run;
-the seed of the others is printed, and ``ORACLE_SEED`` repeats it.
+``ORACLE_HISTORIES`` says how many histories (60 by default; CI says 500, ``make soak`` 20,000). Half of
+them are the same in every run; the seed of the others is printed, and ``ORACLE_SEED`` repeats it.
 """
 
 from __future__ import annotations
