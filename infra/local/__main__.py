@@ -99,7 +99,10 @@ def start(
     stack: Supervisor, options: argparse.Namespace, environment: dict[str, str], stopped: threading.Event
 ) -> None:
     """Start the parts one after the other and say when the service is ready. Raises ``CannotStart``."""
-    port = int(environment.get("PORT") or 8000)
+    text = environment.get("PORT") or "8000"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise CannotStart(f"PORT={text} is not a port: say a number from 1 to 65535")
+    port = int(text)
     folder = Path(environment.get("DISCOVERY_LOCAL_DIR") or engines.ROOT / ".local").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     _hold(folder)
@@ -125,6 +128,9 @@ def start_engine(stack: Supervisor, kind: str, folder: Path, environment: dict[s
     if kind == "dynamodb-local":
         ports["dynamodb"] = engines.free_port()
         commands["dynamodb"] = engines.dynamodb_local_command(ports["dynamodb"], folder / "dynamodb-local")
+    for values in (environment, os.environ):
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            values.pop(name, None)  # of an account that is not used here
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     environment.update(engines.Endpoints(urls.get("dynamodb", urls["engine"]), urls["engine"]).environment)
 

@@ -187,6 +187,11 @@ def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
             assert second.process.wait(30) == 1
 
 
+def test_a_user_s_own_aws_profile_does_not_matter(tmp_path: Path) -> None:
+    with stack(tmp_path, AWS_PROFILE="none-such", AWS_REGION="eu-north-1") as running:
+        running.until(r"ready on")
+
+
 def test_with_an_endpoint_no_engine_is_started(tmp_path: Path) -> None:
     with engines.running("embedded") as endpoints, stack(tmp_path, AWS_ENDPOINT_URL=endpoints.sqs) as running:
         running.until(r"ready on")
