@@ -1,7 +1,8 @@
 """Whatever happens, in whatever order, with whatever failing in between: once nothing is due, the index is the truth.
 
-``ORACLE_HISTORIES`` says how many histories (60 by default; CI says 500, ``make soak`` 20,000). Half of
-them are the same in every run; the seed of the others is printed, and ``ORACLE_SEED`` repeats it.
+``ORACLE_HISTORIES`` says how many histories (60 by default, ``make soak`` 20,000). Half of
+them are the same in every run; the seed of the others is printed, and ``ORACLE_SEED`` repeats it. In CI it is always the
+same: what a new seed finds is news about the service, not about the change that is being tested.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def test_the_histories_of_every_run_converge(histories: settings) -> None:
 
 
 def test_histories_that_nobody_has_seen_converge(histories: settings) -> None:
-    number = int(os.environ.get("ORACLE_SEED") or secrets.randbelow(2**32))
+    number = int(os.environ.get("ORACLE_SEED") or (77 if os.environ.get("CI") else secrets.randbelow(2**32)))
     print(f"ORACLE_SEED={number}")
     run_state_machine_as_test(seed(number)(Histories), settings=histories)
 
