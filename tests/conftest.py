@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test is timed: a busy machine must not fail it. A failure prints what repeats it.
+hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("project")
 sys.path.insert(0, str(ROOT))
 
 from infra import provision  # noqa: E402
