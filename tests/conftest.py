@@ -107,9 +107,7 @@ def stack_env(engine: Endpoints, _clients: dict[str, Any], monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    return Stack(
-        made.prefix, made.queue_url, made.queue_arn, made.dead_letter_url, engine, environment, **_clients
-    )
+    return Stack(made.prefix, made.queue_url, made.queue_arn, made.dead_letter_url, engine, environment, **_clients)
 
 
 @pytest.fixture
