@@ -18,8 +18,8 @@ from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import cbor2
 
-from chalicelib.atproto.cid import CID_LENGTH, CID_PREFIXES, cid_to_text
-from chalicelib.atproto.errors import MalformedCbor
+from chalicelib.atproto.cid import CID_LENGTH, CID_PREFIXES, cid_from_text, cid_to_text
+from chalicelib.atproto.errors import InvalidSyntax, MalformedCbor, MalformedData
 
 MAX_DEPTH: Final = 64
 """Containers and links within each other. Real records stay below ten; the bound keeps a hostile one off the stack."""
@@ -72,6 +72,51 @@ def to_json(value: Value) -> Json:
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).rstrip(b"=").decode()}
     return value
+
+
+def from_json(value: Json) -> Value:
+    """The value whose JSON form is an object. Raises MalformedData for what the data model doesn't allow.
+
+    Stricter than ``decode``, as it is for what is made here: numbers are whole, a ``$type`` is text that is not empty,
+    and a blob has its fields.
+    """
+    if not isinstance(value, dict):
+        raise MalformedData("not a JSON object")
+    return _from_json(value, MAX_DEPTH)
+
+
+def _from_json(value: Json, depth: int) -> Value:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, float) or (isinstance(value, int) and not -(1 << 63) <= value < 1 << 63):
+        raise MalformedData("a number that is not whole, or has more than 64 bits")
+    if not isinstance(value, list | dict):
+        return value
+    if not depth:
+        raise MalformedData(f"more than {MAX_DEPTH} levels")
+    if isinstance(value, list):
+        return [_from_json(item, depth - 1) for item in value]
+    if "$link" in value or "$bytes" in value:
+        return _from_form(value)
+    fields = {key: _from_json(item, depth - 1) for key, item in value.items()}
+    type_ = fields.get("$type", "none")
+    if not type_ or not isinstance(type_, str):
+        raise MalformedData("a $type that is not a text, or empty")
+    if type_ == "blob" and [type(fields.get(name)) for name in ("ref", "mimeType", "size")] != [Link, str, int]:
+        raise MalformedData("a blob without its ref, mimeType and size")
+    return fields
+
+
+def _from_form(value: dict[str, Json]) -> Link | bytes:
+    try:
+        match value:
+            case {"$link": str(text), **rest} if not rest:
+                return Link(cid_from_text(text))
+            case {"$bytes": str(text), **rest} if not rest:
+                return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
+    except (InvalidSyntax, ValueError) as error:
+        raise MalformedData(str(error)) from error
+    raise MalformedData("a $link or $bytes that is not one text alone")
 
 
 def _loads(data: memoryview) -> Value:

@@ -1,6 +1,6 @@
-"""Identifiers in text: DID, NSID, record key, TID, and a host's origin. Parsed once at the edges, trusted inside.
+"""Identifiers in text: DID, handle, NSID, record key, TID, and a host's origin. Parsed once at the edges, trusted inside.
 
-Specifications: https://atproto.com/specs/did, /nsid, /record-key, /tid
+Specifications: https://atproto.com/specs/did, /handle, /nsid, /record-key, /tid
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from urllib.parse import quote
 from chalicelib.atproto.errors import InvalidSyntax
 
 Did = NewType("Did", str)
+Handle = NewType("Handle", str)
 Nsid = NewType("Nsid", str)
 RecordKey = NewType("RecordKey", str)
 Tid = NewType("Tid", str)
 
 _LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]")
+_HANDLE = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]){_LABEL}")
 _NSID = re.compile(rf"(?=[a-zA-Z]){_LABEL}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{0,62}}")
 _RECORD_KEY = re.compile(r"(?!\.\.?\Z)[a-zA-Z0-9_~.:-]{1,512}")
 _TID = re.compile(r"[2-7a-j][2-7a-z]{12}")
@@ -34,6 +36,13 @@ def parse_did(text: str) -> Did:
     if len(text) > 2048 or not _DID.fullmatch(text):
         raise InvalidSyntax(f"not a DID: {_shown(text)}")
     return Did(text)
+
+
+def parse_handle(text: str) -> Handle:
+    """Raises InvalidSyntax. Reserved names pass; which ones can be resolved is not a question of syntax."""
+    if len(text) > 253 or not _HANDLE.fullmatch(text):
+        raise InvalidSyntax(f"not a handle: {_shown(text)}")
+    return Handle(text)
 
 
 def parse_nsid(text: str) -> Nsid:

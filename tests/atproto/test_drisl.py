@@ -7,15 +7,24 @@ import json
 import resource
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib.atproto.cid import cid_of, cid_to_text
-from chalicelib.atproto.drisl import MAX_DEPTH, MAX_ITEMS, Link, Value, decode, decode_prefix, encode, to_json
-from chalicelib.atproto.errors import MalformedCbor
+from chalicelib.atproto.drisl import (
+    MAX_DEPTH,
+    MAX_ITEMS,
+    Link,
+    Value,
+    decode,
+    decode_prefix,
+    encode,
+    from_json,
+    to_json,
+)
+from chalicelib.atproto.errors import MalformedCbor, MalformedData
 
 CID = cid_of(b"a block")
 LINK = "d82a582500" + CID.hex()
@@ -284,27 +293,46 @@ def test_the_published_records_decode_to_their_published_json(fixtures_dir: Path
         value = decode(data)
         assert to_json(value) == case["json"]
         assert encode(value) == data
-        assert encode(_from_json(case["json"])) == data
+        assert encode(from_json(case["json"])) == data
 
 
 def test_the_published_valid_values_are_their_own_json(fixtures_dir: Path) -> None:
     for case in json.loads((fixtures_dir / "interop/data-model/data-model-valid.json").read_text()):
-        value = _from_json(case["json"])
+        value = from_json(case["json"])
         assert to_json(decode(encode(value))) == case["json"]
 
 
-def _from_json(value: Any) -> Value:
-    if isinstance(value, list):
-        return [_from_json(item) for item in value]
-    if isinstance(value, dict):
-        if value.keys() == {"$link"}:
-            padded = value["$link"][1:].upper() + "=" * (-len(value["$link"][1:]) % 8)
-            return Link(base64.b32decode(padded))
-        if value.keys() == {"$bytes"}:
-            return base64.b64decode(value["$bytes"] + "=" * (-len(value["$bytes"]) % 4))
-        return {key: _from_json(item) for key, item in value.items()}
-    assert value is None or isinstance(value, bool | int | float | str)
-    return value
+def test_the_published_invalid_values_are_refused(fixtures_dir: Path) -> None:
+    for case in json.loads((fixtures_dir / "interop/data-model/data-model-invalid.json").read_text()):
+        with pytest.raises(MalformedData):
+            from_json(case["json"])
+
+
+@pytest.mark.parametrize("text", ["a", "!", "YQ==\n", "YQ===x", "é", "Y Q"])
+def test_what_is_not_base64_is_no_bytes(text: str) -> None:
+    with pytest.raises(MalformedData):
+        from_json({"a": {"$bytes": text}})
+
+
+@pytest.mark.parametrize("text", ["YQ", "YQ=="])
+def test_bytes_may_have_their_padding(text: str) -> None:
+    assert from_json({"a": {"$bytes": text}}) == {"a": b"a"}
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 0.5, 1e300, 2**63, -(2**63) - 1, 10**400])
+def test_a_number_that_is_not_whole_or_too_large_is_refused(number: float) -> None:
+    with pytest.raises(MalformedData):
+        from_json({"a": number})
+
+
+def test_json_may_be_as_deep_as_what_is_decoded_and_no_deeper() -> None:
+    value: Value = {}
+    for _ in range(MAX_DEPTH - 1):
+        value = {"a": value}
+    assert decode(encode(from_json(to_json(value)))) == value
+    for deeper in ({"a": to_json(value)}, json.loads('{"a":' * 900 + "1" + "}" * 900)):
+        with pytest.raises(MalformedData):
+            from_json(deeper)
 
 
 def test_the_frames_of_a_real_firehose_are_two_items_each(fixtures_dir: Path) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from chalicelib.atproto.car import CarReader
-from chalicelib.atproto.cid import cid_from_text, cid_to_text
+from chalicelib.atproto.cid import cid_to_text
 from chalicelib.atproto.crypto import PublicKey, parse_multibase
+from chalicelib.atproto.drisl import encode, from_json
 from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
 from chalicelib.atproto.events import CommitEvent, MalformedEvent, Peek, SyncEvent, decode_frame, peek
 from chalicelib.atproto.mst import invert
 from chalicelib.atproto.repo import verify_commit, verify_sync
 from chalicelib.atproto.scope import Scope
-from simulator.cbor import Link, encode
 
 SCENARIOS = [
     "account_lifecycle",
@@ -149,19 +147,6 @@ def test_a_changed_frame_is_verified_truly_or_refused_and_a_glance_agrees(
                 assert [(change.path, change.cid) for change in result.changes] == wanted or not result.inverted
 
 
-def dag_cbor(value: Any) -> bytes:
-    def linked(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.keys() == {"$bytes"}:
-                return base64.b64decode(value["$bytes"] + "==")
-            if value.keys() == {"$link"}:
-                return Link(cid_from_text(value["$link"]))
-            return {name: linked(item) for name, item in value.items()}
-        return [linked(item) for item in value] if isinstance(value, list) else value
-
-    return encode(linked(value))
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_what_is_sound_in_the_scenarios_of_relays_is_verified(fixtures_dir: Path, name: str) -> None:
     scenario = json.loads((fixtures_dir / f"relay-scenarios/{name}.json").read_text())
@@ -169,7 +154,7 @@ def test_what_is_sound_in_the_scenarios_of_relays_is_verified(fixtures_dir: Path
     keys = {each["did"]: parse_multibase(each["keys"]["atproto"]["publicKeyMultibase"]) for each in identities}
     scope = Scope.parse("app.bsky.*")
     for message in scenario["messages"]:
-        frame = dag_cbor(message["frame"]["header"]) + dag_cbor(message["frame"]["body"])
+        frame = b"".join(encode(from_json(message["frame"][part])) for part in ("header", "body"))
         try:
             event = decode_frame(frame)
             if isinstance(event, CommitEvent):

@@ -1,4 +1,4 @@
-"""DIDs, NSIDs, record keys and TIDs as the published vectors have them; origins as people and servers write them."""
+"""Identifiers and the formats of lexicons as the published vectors have them; origins as people and servers write them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.atproto.errors import InvalidSyntax
+from chalicelib.atproto.formats import parse_at_identifier, parse_at_uri, parse_datetime, parse_language, parse_uri
 from chalicelib.atproto.syntax import (
     RESERVED_TLDS,
     Did,
     Origin,
     canonical_did,
     parse_did,
+    parse_handle,
     parse_nsid,
     parse_origin,
     parse_record_key,
@@ -32,14 +34,31 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "nsid": parse_nsid,
     "recordkey": parse_record_key,
     "tid": parse_tid,
+    "handle": parse_handle,
+    "atidentifier": parse_at_identifier,
+    "aturi": parse_at_uri,
+    "datetime": parse_datetime,
+    "language": parse_language,
+    "uri": parse_uri,
+}
+
+VALID = {
+    "did": "did:plc:abc",
+    "nsid": "io.atcr.tag",
+    "recordkey": "self",
+    "tid": "3jzfcijpj2z2a",
+    "handle": "alice.atcr.io",
+    "atidentifier": "alice.atcr.io",
+    "aturi": "at://alice.atcr.io/io.atcr.tag/self",
+    "datetime": "2026-01-02T03:04:05.678Z",
+    "language": "pt-BR",
+    "uri": "https://atcr.io/",
 }
 
 
 def _vectors(fixtures_dir: Path, name: str) -> list[str]:
     lines = (fixtures_dir / "interop/syntax" / name).read_text().split("\n")
-    found = [line for line in lines if line and not line.startswith("#")]
-    # The one published vector that starts like a comment.
-    return [*found, "#extra"] if name == "recordkey_syntax_invalid.txt" else found
+    return [line for line in lines if line and not line.startswith("# ")]  # "#extra" is a vector
 
 
 @pytest.mark.parametrize("kind", PARSERS)
@@ -55,10 +74,23 @@ def test_the_published_invalid_identifiers_are_refused(fixtures_dir: Path, kind:
             PARSERS[kind](text)
 
 
+@pytest.mark.parametrize("kind", ["datetime", "language"])
+def test_so_are_those_that_only_look_valid(fixtures_dir: Path, kind: str) -> None:
+    for text in _vectors(fixtures_dir, f"{kind}_parse_invalid.txt"):
+        with pytest.raises(InvalidSyntax):
+            PARSERS[kind](text)
+
+
+def test_every_published_file_of_texts_is_read(fixtures_dir: Path) -> None:
+    read_elsewhere = {"cid"}
+    kinds = {path.name.partition("_")[0] for path in (fixtures_dir / "interop/syntax").iterdir()}
+    assert kinds == PARSERS.keys() | read_elsewhere
+
+
 @pytest.mark.parametrize("kind", PARSERS)
 @pytest.mark.parametrize("strange", ["\n", " ", "\0", "\u0660", "\ud800", "ß"])
 def test_nothing_may_stand_before_or_behind_an_identifier(kind: str, strange: str) -> None:
-    valid = {"did": "did:plc:abc", "nsid": "io.atcr.tag", "recordkey": "self", "tid": "3jzfcijpj2z2a"}[kind]
+    valid = VALID[kind]
     for text in (f"{strange}{valid}", f"{valid}{strange}", valid[:-1] + strange, ""):
         with pytest.raises(InvalidSyntax):
             PARSERS[kind](text)
@@ -69,6 +101,44 @@ def test_a_refusal_quotes_no_more_than_a_line(kind: str) -> None:
     with pytest.raises(InvalidSyntax) as refusal:
         PARSERS[kind]("a/" * 100_000)
     assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0000-02-29T00:00:00Z",
+        "2024-02-29T23:59:59+23:59",
+        "0000-01-01T01:00:00+01:00",
+        "0000-01-01T00:00:00-01:00",
+        "9999-12-31T23:59:59-12:00",
+    ],
+)
+def test_a_day_of_the_calendar_is_a_datetime(text: str) -> None:
+    assert parse_datetime(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-02-29T00:00:00Z",
+        "1900-02-29T00:00:00Z",
+        "2026-04-31T00:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T23:59:60Z",
+        "2026-01-01T00:00:00+24:00",
+        "2026-01-01T00:00:00+00:60",
+        "2026-01-01T00:00:00." + "0" * 100 + "Z",
+    ],
+)
+def test_what_no_calendar_and_no_clock_shows_is_no_datetime(text: str) -> None:
+    with pytest.raises(InvalidSyntax):
+        parse_datetime(text)
+
+
+@pytest.mark.parametrize("text", ["en-US-US", "de-419-DE", "x", "en-x", "en-a", "en-a-x", "i-x", "en--US", "a" * 9])
+def test_what_the_grammar_of_languages_does_not_have_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSyntax):
+        parse_language(text)
 
 
 def test_a_record_path_is_a_collection_and_a_record_key() -> None:

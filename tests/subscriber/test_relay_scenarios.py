@@ -8,7 +8,6 @@ What is marked to be dropped has no effect here either. Where this service diffe
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from chalicelib.atproto.drisl import encode, from_json
 from chalicelib.index.tables import RepoRow
-from simulator import cbor
 from simulator.clock import Clock
 from simulator.faults import Reply
 from simulator.thread import SimulatorThread
@@ -36,24 +35,6 @@ RUN_BACKWARDS = {("seq_ordering", 2)}
 def sim() -> Iterator[SimulatorThread]:
     with SimulatorThread(seed=1, clock=Clock.wall()) as running:
         yield running
-
-
-def native(value: Any) -> Any:
-    """A value of the vectors' JSON as the simulator encodes it."""
-    match value:
-        case {"$bytes": text}:
-            return base64.b64decode(text + "=" * (-len(text) % 4))
-        case {"$link": text}:
-            return cbor.Link(cid(text))
-        case dict():
-            return {name: native(part) for name, part in value.items()}
-        case list():
-            return [native(part) for part in value]
-    return value
-
-
-def cid(text: str) -> bytes:
-    return base64.b32decode(text[1:].upper() + "=" * (-len(text[1:]) % 8))
 
 
 class Played:
@@ -106,7 +87,7 @@ class Played:
             self.status = None if body["active"] else body["status"]
         frame = message["frame"]
         self.sent += 1
-        self.sim.call(self.host.stream.send, cbor.encode(frame["header"]) + cbor.encode(native(frame["body"])))
+        self.sim.call(self.host.stream.send, b"".join(encode(from_json(frame[part])) for part in ("header", "body")))
         eventually(lambda: self.service.events() == self.sent and self.service.is_quiet())
         eventually(lambda: self.row.job is None and (self.row.answered == self.row.asked or self.row.failures > 0))
 
