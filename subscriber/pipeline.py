@@ -51,8 +51,8 @@ MEMORY = 200_000
 """Repos that are kept in memory at most."""
 TRAIL = 256
 """Steps of a chain that are remembered since it was last saved."""
-REFRESH_MS = 60_000
-"""A DID document is fetched again because of a stream's events at most so often."""
+REFRESH_MS = 10_000
+"""A DID document is fetched again at most so often because a stream disagrees with it."""
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 T = TypeVar("T")
@@ -112,6 +112,8 @@ class Pipeline:
         """Others keep us waiting for DID documents: never in the threads that beats, cursors and commits need."""
         self._needles = context.settings.collections.needles
         self._repos: OrderedDict[str, Repo] = OrderedDict()
+        self._disputes: OrderedDict[str, int] = OrderedDict()
+        """When a DID's document was last fetched again because a stream disagreed with it (UTC ms)."""
         self._lanes: dict[str, _Lane] = {}
         self.counts: Counter[str] = Counter()
         """What became of events, by kind of outcome, since the start."""
@@ -230,8 +232,7 @@ class Pipeline:
             if not wanted:
                 return "unwanted"
         if repo is None:
-            identity = await self._identity_of(event.did)
-            if identity.pds != source:
+            if await self._vouched(event.did, source) is None:
                 return "no-authority"
             return await self._desynchronize(event.did, "new")
         while True:
@@ -298,18 +299,16 @@ class Pipeline:
 
     async def _verify(self, event: CommitEvent, source: Origin, repo: Repo) -> VerifiedCommit:
         scope = self._context.settings.collections
-        identity = await self._identity_of(event.did, newer_than=repo.identity_after)
-        if identity.pds != source:
-            identity = await self._refreshed(event.did, repo) or identity
-            if identity.pds != source:
-                raise VerificationFailed("no-authority", f"its DID document names {identity.pds}, not {source}")
+        identity = await self._vouched(event.did, source, repo)
+        if identity is None:
+            raise VerificationFailed("no-authority", f"its DID document does not name {source}")
         if identity.key is None:
             raise VerificationFailed("no-key", "its DID document names no signing key that can be used")
         now = self._context.clock() / 1000
         try:
             return verify_commit(event, identity.key, scope, now=now)
         except BadSignature:
-            fresh = await self._refreshed(event.did, repo)
+            fresh = await self._refreshed(event.did)
             if fresh is None or fresh.key is None or fresh.key == identity.key:
                 raise
             return verify_commit(event, fresh.key, scope, now=now)
@@ -325,20 +324,12 @@ class Pipeline:
             return "since-mismatch"
         return None
 
-    async def _refreshed(self, did: Did, repo: Repo) -> Identity | None:
-        """The identity from a newly fetched document, unless that was done a short while ago."""
-        now = self._context.clock()
-        if now - repo.identity_after < REFRESH_MS:
-            return None
-        repo.identity_after = now
-        return await self._in_threads(self._fetching, self._context.identities.refresh, did)
-
     # -- the other events: each is a reason to ask
 
     async def _sync(self, event: SyncEvent, source: Origin) -> str:
         repo = await self._lookup(event.did)
-        identity = await self._identity_of(event.did)
-        if identity.pds != source or identity.key is None:
+        identity = await self._vouched(event.did, source, repo)
+        if identity is None or identity.key is None:
             return "no-authority"
         if repo is not None:
             if repo.rev is not None and event.rev < repo.rev:
@@ -377,8 +368,9 @@ class Pipeline:
         return await self._ask(event.did, claim=claim)
 
     async def _unreadable(self, event: Unreadable, source: Origin) -> str:
-        identity = await self._identity_of(event.did)
-        return await self._ask(event.did) if identity.pds == source else "no-authority"
+        if await self._vouched(event.did, source, await self._lookup(event.did)) is None:
+            return "no-authority"
+        return await self._ask(event.did)
 
     # -- parts
 
@@ -426,6 +418,25 @@ class Pipeline:
         while len(self._repos) > MEMORY:
             self._repos.popitem(last=False)
         return repo
+
+    async def _vouched(self, did: Did, source: Origin, repo: Repo | None = None) -> Identity | None:
+        """Who the DID is, if its document names ``source`` as its PDS, be it only since a short while ago."""
+        identity = await self._identity_of(did, newer_than=repo.identity_after if repo else None)
+        if identity.pds != source:
+            identity = await self._refreshed(did) or identity
+        return identity if identity.pds == source else None
+
+    async def _refreshed(self, did: Did) -> Identity | None:
+        """Who the DID is by a newly fetched document, since a stream disagrees with what is known; ``None``: that was done a
+        short while ago."""
+        now, key = self._context.clock(), canonical_did(did)
+        if now - self._disputes.get(key, 0) < REFRESH_MS:
+            return None
+        self._disputes[key] = now
+        self._disputes.move_to_end(key)
+        while len(self._disputes) > MEMORY:
+            self._disputes.popitem(last=False)
+        return await self._in_threads(self._fetching, self._context.identities.refresh, did)
 
     async def _identity_of(self, did: Did, *, newer_than: int | None = None) -> Identity:
         identities = self._context.identities

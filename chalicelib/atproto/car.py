@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from chalicelib.atproto import drisl
 from chalicelib.atproto.cid import CID_LENGTH, DAG_CBOR
@@ -37,6 +37,18 @@ class CarLimits:
     max_blocks: int = 10_000_000
 
 
+class Batch(NamedTuple):
+    """Sections that lie in one buffer, one after the other, so that what is not needed is not copied.
+
+    Section ``n`` is ``buffer[bounds[n]:bounds[n + 1]]``; its block starts at ``blocks[n]``, after a CID of 36 bytes that
+    may be of some other kind than DAG-CBOR. It has one byte at least.
+    """
+
+    buffer: bytes
+    bounds: list[int]
+    blocks: list[int]
+
+
 class CarReader:
     """A CAR whose chunks are taken one at a time, and only as far as the reader is read.
 
@@ -49,6 +61,7 @@ class CarReader:
         self._limits = limits or CarLimits()
         self.bytes_read = 0
         """Bytes taken from the chunks so far."""
+        self._ended = False
         self._buffer = self._filled(b"", 0, _LONGEST_VARINT)
         if not self._buffer:
             raise EmptyCar("an empty file")
@@ -56,50 +69,66 @@ class CarReader:
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """``(CID, block)`` of each DAG-CBOR section, unverified."""
-        for buffer, _, start, stop in self.sections():
-            if buffer.startswith(DAG_CBOR, start):
-                yield buffer[start : start + CID_LENGTH], buffer[start + CID_LENGTH : stop]
+        for buffer, bounds, blocks in self.batches():
+            for block, stop in zip(blocks, bounds[1:], strict=True):
+                cid = buffer[block - CID_LENGTH : block]
+                if cid.startswith(DAG_CBOR):
+                    yield cid, buffer[block:stop]
 
-    def sections(self) -> Iterator[tuple[bytes, int, int, int]]:
-        """Where each section lies, so that what is not needed is not copied: ``buffer, begin, start, stop``.
+    def batches(self) -> Iterator[Batch]:
+        """The sections, as many at a time as there are in what has come. One that is wrong ends them after those before it.
 
-        The section is ``buffer[begin:stop]``, its CID starts at ``start``. The buffer ends at offset ``bytes_read`` of the file.
-        A section is at least a CID of DAG-CBOR and one byte long, and it may be that of some other kind of CID.
+        The buffer ends at offset ``bytes_read`` of the file.
         """
         max_section = self._limits.max_block + CID_LENGTH
-        buffer, begin = self._buffer, 0
-        end = len(buffer)
-        for _ in range(self._limits.max_blocks):
-            if end - begin < _LONGEST_VARINT:
-                buffer = self._filled(buffer, begin, _LONGEST_VARINT)
-                begin, end = 0, len(buffer)
-                if not end:
-                    return
-            length = buffer[begin]
-            start = begin + 1
-            if length > 127:
-                second = buffer[start] if start < end else 0
-                if 0 < second < 128:
-                    length += (second - 1) << 7
-                    start += 1
-                else:
-                    length, start = _varint(buffer, begin)
-            if length <= CID_LENGTH:
-                raise MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
-            if length > max_section:
-                raise BudgetExceeded(
-                    f"a block of {length - CID_LENGTH} bytes, at most {self._limits.max_block} are allowed"
-                )
-            stop = start + length
-            if stop > end:
-                buffer = self._filled(buffer, begin, stop - begin)
-                start, stop, begin, end = start - begin, stop - begin, 0, len(buffer)
+        blocks_left = self._limits.max_blocks
+        buffer = self._buffer
+        while True:
+            at, end, stop = 0, len(buffer), _LONGEST_VARINT
+            whole = end if self._ended else end - _LONGEST_VARINT  # a length that starts before is all there
+            bounds, blocks = [0], []
+            fault: MalformedCar | BudgetExceeded | None = None
+            while at < whole:
+                length = buffer[at]
+                start = at + 1
+                if length > 127:
+                    second = buffer[start] if start < end else 0
+                    if 0 < second < 128:
+                        length += (second - 1) << 7
+                        start += 1
+                    else:
+                        try:
+                            length, start = _varint(buffer, at)
+                        except MalformedCar as error:
+                            fault = error
+                            break
+                if not CID_LENGTH < length <= max_section:
+                    fault = self._wrong_length(length)
+                    break
+                stop = start + length
                 if stop > end:
+                    break
+                blocks.append(start + CID_LENGTH)
+                bounds.append(stop)
+                at = stop
+            if len(blocks) > blocks_left:
+                del blocks[blocks_left:], bounds[blocks_left + 1 :]
+                fault = BudgetExceeded(f"more than {self._limits.max_blocks} blocks")
+            blocks_left -= len(blocks)
+            if blocks:
+                yield Batch(buffer, bounds, blocks)
+            if fault:
+                raise fault
+            if self._ended:
+                if at < end:
                     raise MalformedCar("the file is cut off inside a block")
-            yield buffer, begin, start, stop
-            begin = stop
-        if end > begin or self._filled(b"", 0, 1):
-            raise BudgetExceeded(f"more than {self._limits.max_blocks} blocks")
+                return
+            buffer = self._filled(buffer, at, stop - at if stop > end else _LONGEST_VARINT)
+
+    def _wrong_length(self, length: int) -> MalformedCar | BudgetExceeded:
+        if length <= CID_LENGTH:
+            return MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
+        return BudgetExceeded(f"a block of {length - CID_LENGTH} bytes, at most {self._limits.max_block} are allowed")
 
     def _read_header(self) -> bytes:
         length, start = _varint(self._buffer, 0)
@@ -119,6 +148,7 @@ class CarReader:
         while size < need:
             chunk = next(self._chunks, None)
             if chunk is None:
+                self._ended = True
                 break
             parts.append(chunk)
             size += len(chunk)

@@ -94,4 +94,8 @@ class XrpcError(RemoteError):
 
 
 class DidNotFound(RemoteError):
-    """The directory or the web server says that there is no such DID, or that it was tombstoned."""
+    """The directory or the web server says that there is no such DID."""
+
+
+class DidTombstoned(DidNotFound):
+    """There was such a DID, and its owner has given it up."""

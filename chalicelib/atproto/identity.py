@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chalicelib.atproto.crypto import PublicKey, parse_legacy, parse_multibase
-from chalicelib.atproto.errors import BadResponse, DidNotFound, InvalidSyntax, MalformedDidDocument, MalformedKey
+from chalicelib.atproto.errors import (
+    BadResponse,
+    DidNotFound,
+    DidTombstoned,
+    InvalidSyntax,
+    MalformedDidDocument,
+    MalformedKey,
+)
 from chalicelib.atproto.net import Door
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, parse_did, parse_origin
 from chalicelib.atproto.transport import Timeouts
@@ -66,8 +73,8 @@ class Resolver:
     def resolve(self, did: Did) -> Identity:
         """The identity that the DID's document gives now.
 
-        Raises DidNotFound where there is none, was one, or can't be one: a method, path or port that atproto doesn't
-        have. MalformedDidDocument, or a RemoteError: what was known before may still be true.
+        Raises DidTombstoned where there was one, DidNotFound where there is none or can't be one: a method, path or port
+        that atproto doesn't have. MalformedDidDocument, or a RemoteError: what was known before may still be true.
         """
         answer = self._door.get(
             self._document_url(canonical_did(did)),
@@ -75,10 +82,10 @@ class Resolver:
             accept="application/did+ld+json, application/json",
             timeouts=_TIMEOUTS,
         )
-        if answer.status in (404, 410):
-            raise DidNotFound(
-                f"{did} {'was tombstoned' if answer.status == 410 else 'is not known where it should be'}"
-            )
+        if answer.status == 410:
+            raise DidTombstoned(f"{did} was tombstoned")
+        if answer.status == 404:
+            raise DidNotFound(f"{did} is not known where it should be")
         if not answer.succeeded:
             raise BadResponse(f"the document of {did} is answered with {answer.status}", retry_after=answer.retry_after)
         return parse_did_document(did, answer.json(), allow_private=self._allow_private)

@@ -17,7 +17,6 @@ from tempfile import TemporaryFile
 from typing import Any, Final, NamedTuple
 
 from chalicelib.atproto.car import CarLimits, CarReader, car_header
-from chalicelib.atproto.cid import CID_LENGTH
 from chalicelib.atproto.errors import BudgetExceeded
 from chalicelib.atproto.node import Gap
 
@@ -97,10 +96,10 @@ class Spool:
             self._index = FingerprintIndex()
             limits = CarLimits(max_bytes=self._blocks.end, max_block=self._blocks.end, max_blocks=self._blocks.end)
             reader = CarReader(self._blocks.chunks(), limits)
-            for buffer, _, start, stop in reader.sections():
-                block = start + CID_LENGTH
-                place = reader.bytes_read - len(buffer) + block
-                self._index.add(buffer[start + 4 : start + 14], place << 28 | stop - block)
+            for buffer, bounds, blocks in reader.batches():
+                before = reader.bytes_read - len(buffer)
+                for block, stop in zip(blocks, bounds[1:], strict=True):
+                    self._index.add(buffer[block - 32 : block - 22], (before + block) << 28 | stop - block)
         found = self._index.find(cid[4:14])
         return None if found is None else (found >> 28, found & 0xFFFFFFF)
 

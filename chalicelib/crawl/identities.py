@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chalicelib.atproto.crypto import parse_multibase
 from chalicelib.atproto.errors import DidNotFound, MalformedDidDocument, RemoteError
@@ -18,12 +18,16 @@ from chalicelib.index.state import IDENTITY, State
 
 KEEP_SECONDS = 30 * 24 * 3600
 MEMORY = 50_000
+RETRY_MS = 10_000
+"""A document that could not be fetched is not tried for again so soon, while a good one is known."""
 
 
 @dataclass(frozen=True)
 class _Cached:
     identity: Identity
     fetched_at: int
+    failed_at: int = 0
+    """When it could not be fetched again."""
 
 
 class Identities:
@@ -42,12 +46,14 @@ class Identities:
         can be fetched at all; ``shared``: from the newest that any process has fetched. Raises ``RemoteError`` or
         ``MalformedDidDocument`` only where no good one is known."""
         found = self._look(did, newer_than, shared=shared)
-        if found is not None and found.fetched_at >= self._oldest(newer_than):
+        if found is not None and (
+            found.fetched_at >= self._oldest(newer_than) or self._clock() - found.failed_at < RETRY_MS
+        ):
             return found.identity
         return self._fetch(did, canonical_did(did), found)
 
     def known(self, did: Did, *, newer_than: int | None = None) -> Identity | None:
-        """What ``get`` would return without asking anybody outside; ``None`` if it would have to."""
+        """The identity, if a document that is new enough is known; ``None`` if somebody outside would have to be asked."""
         found = self._look(did, newer_than)
         return found.identity if found is not None and found.fetched_at >= self._oldest(newer_than) else None
 
@@ -78,11 +84,11 @@ class Identities:
             # A directory that says so is believed; a web server may just be set up wrongly for a while.
             if last_good is None or did.startswith("did:plc:"):
                 raise
-            return last_good.identity
+            return self._stale(key, last_good)
         except (RemoteError, MalformedDidDocument):
             if last_good is None:
                 raise
-            return last_good.identity
+            return self._stale(key, last_good)
         fresh = _Cached(identity, now)
         self._remember(key, fresh)
         if last_good is None or last_good.identity != identity or now - last_good.fetched_at > self._ttl_ms // 2:
@@ -93,6 +99,11 @@ class Identities:
             }
             self._state.write(IDENTITY, key, content, number=now, keep_seconds=KEEP_SECONDS)
         return identity
+
+    def _stale(self, key: str, last_good: _Cached) -> Identity:
+        """The last good one, since there is no newer one now."""
+        self._remember(key, replace(last_good, failed_at=self._clock()))
+        return last_good.identity
 
     def _stored(self, did: Did, key: str) -> _Cached | None:
         row = self._state.read(IDENTITY, key)

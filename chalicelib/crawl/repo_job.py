@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 
 from chalicelib.atproto.client import PdsClient, RepoStatus
@@ -12,6 +13,7 @@ from chalicelib.atproto.errors import (
     BadSignature,
     BudgetExceeded,
     DidNotFound,
+    DidTombstoned,
     RemoteError,
     VerificationFailed,
     XrpcError,
@@ -86,12 +88,13 @@ def sync_repo(
         job = context.writer.claim(did, ask=ask and first, refresh=refresh and first, audit=audit and first)
         if job is None:
             break
+        work = _RepoJob(context, job, listed_by, deadline)
         try:
-            outcome = _RepoJob(context, job, listed_by, deadline).run()
+            outcome = work.run()
         except JobLost:
             log("job-lost", did=did)
             break
-        if outcome in (Outcome.FAILED, Outcome.HANDED_OVER):
+        if work.is_to_wait or outcome in (Outcome.FAILED, Outcome.HANDED_OVER):
             break
     return outcome
 
@@ -104,6 +107,11 @@ class _RepoJob:
         self._listed_by = listed_by
         self._deadline = deadline
         self._renewed = self._told = time.monotonic()
+
+    @property
+    def is_to_wait(self) -> bool:
+        """Whether something remains to be done that cannot be done now."""
+        return self._job.unresolved
 
     def run(self) -> Outcome:
         job, writer = self._job, self._context.writer
@@ -124,19 +132,16 @@ class _RepoJob:
         return outcome
 
     def _sync(self) -> Outcome:
-        context, job, row = self._context, self._job, self._row
+        context, row = self._context, self._row
         try:
-            identities = (
-                context.identities
-            )  # another process may know of a move that this one's memory has not heard of
-            identity = identities.refresh(job.did) if row.resolve_again else identities.get(job.did, shared=True)
-        except DidNotFound:
-            if row.claim != "deleted" or not job.did.startswith("did:plc:"):
+            identity = self._identity()
+        except DidNotFound as error:
+            gone = isinstance(error, DidTombstoned) or row.claim == "deleted"
+            if not gone or not self._job.did.startswith("did:plc:"):
                 raise
-            context.writer.land_status(
-                job, active=False, status="deleted"
-            )  # the directory has let go of the DID as well
+            context.writer.land_status(self._job, active=False, status="deleted")
             return Outcome.STATUS
+        job = self._job
         if self._listed_by is not None and self._listed_by != identity.pds and not row.resolve_again:
             identity = context.identities.refresh(job.did)  # it may have moved to the host that lists it
         if identity.pds is None or identity.key is None:
@@ -152,7 +157,7 @@ class _RepoJob:
         if self._asks_for_status(row):
             status = self._status(client)
             if status is not None and not status.active and status.status not in repo_state.STILL_LISTED:
-                context.writer.land_status(job, active=False, status=status.status or "deactivated")
+                context.writer.land_status(job, active=False, status=status.status or "deactivated", host=host)
                 return Outcome.STATUS
             if (
                 status is not None
@@ -161,7 +166,7 @@ class _RepoJob:
                 and row.host == host
                 and not row.audit
             ):
-                context.writer.land_status(job, active=status.active, status=status.status)
+                context.writer.land_status(job, active=status.active, status=status.status, host=host)
                 return Outcome.UNCHANGED
         try:
             return self._crawl(client, identity, epoch=int(host_row.epoch) if host_row is not None else 0)
@@ -169,8 +174,19 @@ class _RepoJob:
             status_name = _STATUS_OF_ERROR.get(error.name) or self._deleted(error)
             if status_name is None:
                 raise
-            context.writer.land_status(job, active=False, status=status_name)
+            context.writer.land_status(job, active=False, status=status_name, host=host)
             return Outcome.STATUS
+
+    def _identity(self) -> Identity:
+        """Who the DID is, by a document that was fetched now if that was asked for and is possible."""
+        identities, did = self._context.identities, self._job.did
+        if not self._row.resolve_again:
+            # Another process may know of a move that this one's memory has not heard of.
+            return identities.get(did, shared=True)
+        began = self._context.clock()
+        identity = identities.refresh(did)
+        self._job = replace(self._job, unresolved=identities.known(did, newer_than=began) is None)
+        return identity
 
     @staticmethod
     def _asks_for_status(row: RepoRow) -> bool:

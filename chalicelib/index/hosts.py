@@ -295,9 +295,10 @@ class Hosts:
             rows.due_shard.set(DUE_SHARD),
             rows.due_at.set(now + TOLD_MS),
         ]
-        if not self._update(row.origin, actions, (rows.owner == owner) & (rows.epoch == row.epoch)):
-            return None
-        return self._rows.get(row.origin, consistent_read=True)
+        self._update(row.origin, actions, (rows.owner == owner) & (rows.epoch == row.epoch))
+        # That it was refused may be the answer to a repetition, after the first answer was lost: only an owner raises the epoch.
+        now_there: HostRow = self._rows.get(row.origin, consistent_read=True)
+        return now_there if (now_there.owner, now_there.epoch) == (owner, row.epoch + 1) else None
 
     def save_cursor(self, row: HostRow, owner: str, cursor: int) -> bool:
         """Save how far the stream's effects are durable. ``False``: no longer the owner, or in another epoch."""

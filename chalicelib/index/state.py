@@ -34,12 +34,20 @@ class State:
         id: str,
         content: dict[str, Any],
         *,
-        number: int | None = None,
+        number: int,
         keep_seconds: float | None = None,
     ) -> None:
-        """Write the row; with ``keep_seconds`` it is deleted after that time."""
+        """Write the row, unless there is one with a higher ``number``: who comes late does not undo what is newer. With
+        ``keep_seconds`` it is deleted after that time."""
+        from pynamodb.exceptions import PutError  # not at the top: see the kinds above
+
         expires_at = None if keep_seconds is None else int(self._clock() / 1000 + keep_seconds)
-        self._rows(kind, id, content=content, number=number, expires_at=expires_at).save()
+        newest = self._rows.number.does_not_exist() | (self._rows.number <= number)
+        try:
+            self._rows(kind, id, content=content, number=number, expires_at=expires_at).save(newest)
+        except PutError as error:
+            if error.cause_response_code != "ConditionalCheckFailedException":
+                raise
 
     def delete(self, kind: str, id: str) -> None:
         """Delete the row, if there is one."""

@@ -68,6 +68,8 @@ class Job:
     """The requests that this job answers: those up to this number."""
     row: RepoRow
     """The row as it was claimed."""
+    unresolved: bool = False
+    """The DID document should have been fetched again and could not be: that remains to be done."""
 
 
 @dataclass
@@ -254,7 +256,7 @@ class Writer:
             row.verbatim = None if commit.did == row.did else commit.did
             row.skipped = snapshot.skipped or None
             row.crawled_at = now
-            row.active, row.status, row.claim = True, None, None
+            row.active, row.status = True, None
             if counts is not None:
                 row.collections, row.audited_at = dict(counts), now
                 row.listed = {name: key for name, key in row.listed.items() if name not in lost}
@@ -262,15 +264,17 @@ class Writer:
 
         return self._end(job, landed, last)
 
-    def land_status(self, job: Job, *, active: bool, status: str | None) -> RepoRow:
-        """The repo's own PDS says that this is the account's status. ``deleted`` drops its records. Raises ``JobLost``."""
+    def land_status(self, job: Job, *, active: bool, status: str | None, host: str | None = None) -> RepoRow:
+        """The repo's own PDS, ``host``, says that this is the account's status; ``None``: the directory has let go of the DID.
+        ``deleted`` drops its records. Raises ``JobLost``."""
         deleted = not active and status == "deleted"
         last: _Effects | None = None
         if deleted:
             last = self._write_all_but_the_last(job, self._differences(job.did, "", ()))
 
         def landed(row: RepoRow, now: int) -> None:
-            row.active, row.status, row.claim = active, None if active and status in (None, "active") else status, None
+            row.active, row.status = active, None if active and status in (None, "active") else status
+            row.host = host or row.host
             if deleted:
                 row.rev = row.data = None
                 row.collections = {}
@@ -442,10 +446,20 @@ class Writer:
 
         def decide(row: RepoRow) -> _Effects:
             _own(row, job)
-            landed(row, self._clock())
-            row.job, row.job_until, row.resolve_again, row.audit = None, None, None, None
+            now = self._clock()
+            landed(row, now)
+            row.job, row.job_until = None, None
             row.answered = max(row.answered, job.asked)
+            if row.asked <= job.asked:  # else somebody asked meanwhile, perhaps for just that
+                row.claim, row.audit, row.resolve_again = None, None, job.unresolved or None
             row.failures, row.retry_at, row.last_error, row.last_error_at = 0, None, None, None
+            if job.unresolved:
+                row.failures = job.row.failures + 1
+                row.retry_at = now + repo_state.back_off(
+                    int(job.row.failures), self._failure_cap_ms, None, self._jitter
+                )
+                row.last_error, row.last_error_at = "the DID document could not be fetched again", now
+                row.asked += 1
             return last or _Effects()
 
         return self._update(job.did, decide)

@@ -226,3 +226,13 @@ def test_a_subscriber_that_was_declared_dead_takes_nothing_and_shows_no_life(hos
     subscribers.begin("two")
     assert len(hosts.take([str(HOLD), *unowned(hosts)], "two")) == len(others)  # all that were free, and no others
     assert hosts.load(HOLD).owner == "one"
+
+
+def test_a_new_epoch_whose_answer_was_lost_is_one_new_epoch(hosts: Hosts) -> None:
+    admitted(hosts)
+    row = take(hosts, "a")
+    first = hosts.new_epoch(row, "a", reason="no cursor")
+    again = hosts.new_epoch(row, "a", reason="no cursor")  # as the client repeats what it has no answer to
+    assert first.epoch == again.epoch == 1
+    take(hosts, "b", from_owner="a")
+    assert hosts.new_epoch(row, "a", reason="no cursor") is None

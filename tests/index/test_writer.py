@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -454,3 +455,48 @@ def test_an_audit_finds_and_mends_what_was_damaged_by_hand(world: World, capsys:
     assert audit() == 1
     assert world.row.collections == {CAPTAIN: 1, "io.atcr.hold.crew": 5}
     assert audit() == 0
+
+
+@pytest.mark.parametrize("asked", [{"claim": "deleted"}, {"refresh": True}, {"audit": True}])
+def test_what_is_asked_for_during_a_job_is_for_the_next_one(world: World, asked: dict) -> None:
+    world.put(f"{CAPTAIN}/self")
+    world.crawl()
+    job = world.writer.claim(world.did, ask=True)
+    world.writer.ask(world.did, **asked)
+    with world.snapshot() as snapshot:
+        world.writer.land(job, snapshot, host=HOST, epoch=1)
+    row = world.row
+    assert row.due_at is not None
+    assert (row.claim, bool(row.resolve_again), bool(row.audit)) == (
+        asked.get("claim"),
+        asked.get("refresh", False),
+        asked.get("audit", False),
+    )
+    job = world.writer.claim(world.did)
+    world.writer.land_status(job, active=True, status=None, host=HOST)
+    row = world.row
+    assert (row.claim, row.resolve_again, row.audit, row.due_at) == (None, None, None, None)
+
+
+def test_a_document_that_could_not_be_fetched_again_remains_to_be_fetched(world: World) -> None:
+    world.put(f"{CAPTAIN}/self")
+    waits = []
+    for _ in range(3):
+        job = world.writer.claim(world.did, ask=True, refresh=True)
+        with world.snapshot() as snapshot:
+            world.writer.land(replace(job, unresolved=True), snapshot, host=HOST, epoch=1)
+        row = world.row
+        assert (world.listing(), row.sync, row.resolve_again) == ((DID,), "synced", True)
+        waits.append(row.due_at - world.clock.now)
+    assert 0 < waits[0] < waits[1] < waits[2]
+    world.crawl()
+    assert (world.row.resolve_again, world.row.due_at, world.row.failures) == (None, None, 0)
+
+
+def test_a_status_is_that_of_the_host_that_was_asked(world: World) -> None:
+    world.put(f"{CAPTAIN}/self")
+    world.crawl()
+    job = world.writer.claim(world.did, ask=True)
+    world.writer.land_status(job, active=False, status="deactivated", host="other.example.com")
+    assert (world.row.host, world.row.scope_host) == ("other.example.com", "other.example.com")
+    assert world.listing() == ()

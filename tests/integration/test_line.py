@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simulator import frames
+from simulator.faults import status
 from simulator.host import OLD_PDS, Shape
 from simulator.thread import SimulatorThread
 from tests.service import HOLDS, Service, eventually
@@ -368,4 +369,40 @@ def test_what_was_damaged_by_hand_is_mended_when_the_audit_comes(make_service, s
     for row in service.context.tables.records.query(hold.did):
         row.delete()
     service.crawl_host(hold)
+    eventually(lambda: same_records(service, sim, hold.did))
+
+
+def test_a_repo_that_has_just_moved_is_heard_at_its_new_host_at_once(service: Service, sim) -> None:
+    """The document that is known is a moment old, and nobody crawls the new host."""
+    old = listed(service, sim, method="plc")
+    new = sim.call(sim.net.add_pds(accounts=1, sailors=0, noise=1))
+    service.request_crawl(new.hostname)
+    sim.call(new.subscribed())
+    settled(service, new)
+    did = old.did
+    sim.call(sim.net.migrate, did, new)
+    crawls = new.requests["com.atproto.sync.listRepos"]
+    sim.call(new.put, did, *new.author(did).captain(public=False))
+    eventually(lambda: same_records(service, sim, did) and service.row(did).host == f"http://{new.hostname}")
+    assert new.requests["com.atproto.sync.listRepos"] == crawls
+    assert service.listing(HOLDS) == [did]
+
+
+def test_a_did_that_its_owner_gave_up_is_not_listed(service: Service, sim) -> None:
+    hold = listed(service, sim, method="plc")
+    sim.call(sim.net.identities.tombstone, hold.did)
+    sim.call(hold.emit_identity, hold.did)
+    eventually(lambda: service.listing(HOLDS) == [])
+    assert service.records(hold.did) == {}
+
+
+def test_news_of_a_document_that_cannot_be_had_are_looked_into_until_it_can(service: Service, sim) -> None:
+    hold = listed(service, sim, method="plc")
+    sim.call(sim.net.plc.fail, "did", answer=status(500))
+    sim.call(hold.rotate_key, hold.did)
+    eventually(lambda: service.row(hold.did).failures >= 1)
+    assert service.listing(HOLDS) == [hold.did]
+    sim.call(sim.net.plc.heal)
+    eventually(lambda: service.row(hold.did).resolve_again is None)
+    sim.call(hold.put, hold.did, *hold.author(hold.did).captain(public=False))
     eventually(lambda: same_records(service, sim, hold.did))
