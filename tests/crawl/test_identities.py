@@ -34,7 +34,8 @@ class Clock:
 @pytest.fixture
 def sim() -> Iterator[SimulatorThread]:
     with SimulatorThread(seed=1, clock=TidClock.wall()) as running:
-        running.net.identities.publish(DID, key=SigningKey.generate(random.Random(1)), pds="https://one.example.com", handle="a.test")  # fmt: skip
+        key = SigningKey.generate(random.Random(1))
+        running.net.identities.publish(DID, key=key, pds="https://one.example.com", handle="a.test")
         yield running
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from simulator import frames
-from simulator.faults import status
+from simulator import faults, frames
 from simulator.host import OLD_PDS, Shape
 from simulator.thread import SimulatorThread
 from tests.service import HOLDS, Service, eventually
@@ -398,7 +397,7 @@ def test_a_did_that_its_owner_gave_up_is_not_listed(service: Service, sim) -> No
 
 def test_news_of_a_document_that_cannot_be_had_are_looked_into_until_it_can(service: Service, sim) -> None:
     hold = listed(service, sim, method="plc")
-    sim.call(sim.net.plc.fail, "did", answer=status(500))
+    sim.call(sim.net.plc.fail, "did", answer=faults.status(500))
     sim.call(hold.rotate_key, hold.did)
     eventually(lambda: service.row(hold.did).failures >= 1)
     assert service.listing(HOLDS) == [hold.did]
