@@ -6,6 +6,7 @@ Specification: https://atproto.com/specs/did
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from chalicelib.atproto.errors import (
     MalformedKey,
 )
 from chalicelib.atproto.net import Door
-from chalicelib.atproto.syntax import Did, Origin, canonical_did, parse_did, parse_origin
+from chalicelib.atproto.syntax import Did, Origin, canonical_did, parse_did, parse_handle, parse_origin
 from chalicelib.atproto.transport import Timeouts
 
 MAX_DOCUMENT: Final = 64 * 1024
@@ -28,7 +29,6 @@ MAX_DOCUMENT: Final = 64 * 1024
 _TIMEOUTS: Final = Timeouts(connect=5.0, idle=10.0, total=15.0)
 _PLC: Final = re.compile(r"did:plc:[a-z2-7]{24}")
 _WEB: Final = re.compile(r"did:web:([^:%]+)(?:%3A([0-9]{1,5}))?")
-_HANDLE: Final = re.compile(r"at://([a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,9 @@ def _pds(did: Did, services: list[dict[str, Any]], allow_private: bool) -> tuple
 
 def _handle(names: Any) -> str | None:
     for name in names if isinstance(names, list) else ():
-        if isinstance(name, str) and len(name) <= 258 and (match := _HANDLE.fullmatch(name)):
-            return match[1].lower()
+        if isinstance(name, str) and name.startswith("at://"):
+            with suppress(InvalidSyntax):
+                return parse_handle(name.removeprefix("at://")).lower()
     return None
 
 

@@ -190,7 +190,21 @@ def test_in_development_a_local_pds_is_one() -> None:
     ("names", "handle"),
     [
         (["at://Alice.atcr.io"], "alice.atcr.io"),
-        (["https://alice.atcr.io", "at://", "at://-", 7, "at://one", "at://a.b/c", "at://bob.atcr.io"], "bob.atcr.io"),
+        (
+            [
+                "https://alice.atcr.io",
+                "at://",
+                "at://-",
+                7,
+                "at://one",
+                "at://a.b/c",
+                "at://a-.b",
+                "at://a.-b",
+                "at://a.0",
+                "at://bob.atcr.io",
+            ],
+            "bob.atcr.io",
+        ),
         (["at://alice.atcr.io\n"], None),
         ([f"at://{'a.' * 130}io"], None),
         ("at://alice.atcr.io", None),
