@@ -85,7 +85,7 @@ class CarReader:
         buffer = self._buffer
         while True:
             at, end, stop = 0, len(buffer), _LONGEST_VARINT
-            whole = end if self._ended else end - _LONGEST_VARINT  # a length that starts before is all there
+            whole = end if self._ended else end - _LONGEST_VARINT + 1  # a length that starts before is all there
             bounds, blocks = [0], []
             fault: MalformedCar | BudgetExceeded | None = None
             while at < whole:

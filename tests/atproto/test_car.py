@@ -94,6 +94,14 @@ def test_how_a_file_is_cut_into_chunks_does_not_matter(cuts: list[int], tiny: bo
     assert reader.bytes_read == len(FILE)
 
 
+@pytest.mark.parametrize("left", range(12))
+def test_a_chunk_may_end_anywhere_behind_a_block(left: int) -> None:
+    at = len(FILE) - len(section(*BLOCKS[-1])) + left
+    assert list(CarReader([FILE[:at], FILE[at:]])) == BLOCKS
+    at = len(header(ROOT)) + left
+    assert list(CarReader([FILE[:at], FILE[at:]])) == BLOCKS
+
+
 @pytest.mark.parametrize("length", [0, 1, 36])
 def test_a_section_too_short_for_a_cid_and_a_block_is_malformed(length: int) -> None:
     with pytest.raises(MalformedCar):
