@@ -1,0 +1,738 @@
+"""What reads bytes from strangers, each with sound inputs to begin with, ways to damage them, and what must hold all the same.
+
+A target's ``read`` gives a word for how it took an input: ``accepted``, or why not. It lets out the errors that its
+callers are told to expect, and AssertionError where something does not hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import random
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from chalicelib import process, settings
+from chalicelib.api import listing
+from chalicelib.atproto import content_coding, drisl
+from chalicelib.atproto.cid import cid_from_text, cid_to_text
+from chalicelib.atproto.client import PdsClient
+from chalicelib.atproto.crypto import PublicKey, parse_did_key, parse_multibase
+from chalicelib.atproto.errors import (
+    BadResponse,
+    BadSignature,
+    BudgetExceeded,
+    InvalidSyntax,
+    MalformedCar,
+    MalformedCbor,
+    MalformedData,
+    MalformedDidDocument,
+    MalformedFrame,
+    MalformedKey,
+    RemoteError,
+    Unreachable,
+    VerificationFailed,
+)
+from chalicelib.atproto.events import (
+    AccountEvent,
+    CommitEvent,
+    ErrorEvent,
+    IdentityEvent,
+    InfoEvent,
+    SyncEvent,
+    decode_frame,
+    peek,
+)
+from chalicelib.atproto.formats import parse_at_identifier, parse_at_uri, parse_datetime, parse_language, parse_uri
+from chalicelib.atproto.identity import Resolver, parse_did_document
+from chalicelib.atproto.net import MAX_RETRY_AFTER, Response, seconds_to_wait
+from chalicelib.atproto.repo import SnapshotLimits, read_snapshot, verify_commit, verify_sync
+from chalicelib.atproto.scope import Scope
+from chalicelib.atproto.syntax import (
+    Did,
+    Origin,
+    parse_did,
+    parse_handle,
+    parse_nsid,
+    parse_origin,
+    parse_record_path,
+    parse_tid,
+    tid_to_microseconds,
+)
+from chalicelib.crawl import queue
+from chalicelib.index.reader import Reader
+from simulator import export, forgeries, frames
+from simulator.cbor import Link
+from simulator.clock import Clock
+from simulator.identity import did_document
+from simulator.keys import SigningKey
+from simulator.repo import Commit, Repo, Write
+from tests.api.conftest import Api
+from tests.fuzz.mutations import (
+    Mutate,
+    changed_car,
+    changed_cbor,
+    changed_frame,
+    changed_json,
+    changed_text,
+    damaged_cbor,
+)
+
+ACCEPTED = "accepted"
+Read = Callable[[bytes], str]
+
+DID = Did("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
+SIGNER = SigningKey.generate(random.Random(7))
+KEY = parse_did_key(SIGNER.did_key)
+SCOPE = Scope.parse("io.atcr.*,app.bsky.*,chat.bsky.*")
+TIME = "2026-01-02T03:04:05.678Z"
+HEAD = "bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm"
+REV = "3jzfcijpj2z2a"
+CAPTAIN, CREW = "io.atcr.hold.captain", "io.atcr.hold.crew"
+
+
+@dataclass(frozen=True)
+class Target:
+    """``share``: how many of a hundred inputs it gets. ``around``: what has to be in place while it reads."""
+
+    name: str
+    share: int
+    seeds: Sequence[bytes]
+    mutate: Mutate
+    read: Read
+    refusals: tuple[type[Exception], ...] = ()
+    around: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+
+    def input(self, seed: int, number: int) -> bytes:
+        """An input by its number: the same one each time."""
+        rng = random.Random(f"{seed}/{self.name}/{number}")
+        return self.mutate(rng, rng.choice(self.seeds))
+
+
+def all_targets(fixtures: Path) -> list[Target]:
+    return [
+        cars(fixtures),
+        stream(fixtures),
+        values(fixtures),
+        did_documents(fixtures),
+        answers(),
+        api(),
+        texts(fixtures),
+        headers(),
+        bodies(),
+        messages(),
+        variables(),
+    ]
+
+
+# -- repos
+
+
+def cars(fixtures: Path) -> Target:
+    """getRepo: read in pieces and with little memory, and true to the commit whatever else is in the file."""
+    repos = [_repo(0), _repo(1), _small(), _repo(150)]
+    orders = [export.reference, export.carstore, export.preorder, export.shuffled(1), _backwards]
+    seeds = [export.car(repo, order).encode() for repo in repos for order in orders]
+    seeds += [forge(repos[2], export.reference).encode() for forge in (forgeries.bad_signature, forgeries.high_s)]
+    published = [(fixtures / "cars" / name).read_bytes() for name in ("tiny.car", "empty.car")]
+    dids = [DID, Did("did:plc:7hptvnhdyeu53xp6rz7e42iy"), Did("did:plc:mhkgaud2jb4rypzt4ph2a3co")]
+    truth = {
+        repo.head.cid: [(path, each.cid) for path, each in repo.records().items() if SCOPE.wants_key(path.encode())]
+        for repo in repos
+    }
+
+    def read(data: bytes) -> str:
+        number = zlib.crc32(data)
+        size, lookahead, pending = 1 + number % 3_000, (0, 500, 65_536)[number % 3], (0, 4, 1_000)[number % 5 % 3]
+        chunks = (data[at : at + size] for at in range(0, len(data), size))
+        did = next((did for did in dids if did.encode() in data), DID)
+        limits = SnapshotLimits(lookahead=lookahead, pending=pending)
+        with read_snapshot(chunks, did=did, scope=SCOPE, limits=limits) as snapshot:
+            found = list(snapshot.records())
+            paths = [record.path for record in found]
+            assert paths == sorted(set(paths)), "not in order, or one twice"
+            assert len(found) == snapshot.record_count
+            for record in found:
+                assert SCOPE.wants(parse_record_path(record.path)[0])
+                assert (record.value is None) == (record.problem is not None)
+                json.dumps(record.value)
+            true = truth.get(snapshot.commit.cid)
+            assert true is None or [(record.path, record.cid) for record in found] == true, "not what was signed"
+            if did == DID:
+                snapshot.commit.check_signature(KEY)
+        return ACCEPTED
+
+    return Target(
+        "car", 20, [*seeds, *published], changed_car(SIGNER), read, (MalformedCar, BudgetExceeded, VerificationFailed)
+    )
+
+
+def values(fixtures: Path) -> Target:
+    """One item of DAG-CBOR: what is read is written again as it was."""
+    seeds = [*_small().blocks.values(), *(frame[drisl.decode_prefix(frame)[1] :] for frame in _recorded(fixtures)[:20])]
+    seeds += [base64.b64decode(case["cbor_base64"] + "==") for case in _published(fixtures)]
+
+    def read(data: bytes) -> str:
+        value, end = drisl.decode_prefix(data)
+        assert drisl.encode(value) == data[:end]
+        form = drisl.to_json(value)
+        json.dumps(form)
+        with suppress(MalformedData):
+            again = drisl.from_json(form)
+            assert drisl.to_json(again) == form or drisl.encode(again) != data[:end]
+        return ACCEPTED
+
+    return Target("drisl", 15, seeds, changed_cbor, read, (MalformedCbor,))
+
+
+# -- the stream
+
+
+_KINDS = {
+    CommitEvent: "commit",
+    SyncEvent: "sync",
+    IdentityEvent: "identity",
+    AccountEvent: "account",
+    InfoEvent: "info",
+    ErrorEvent: "error",
+}
+
+
+def stream(fixtures: Path) -> Target:
+    """Frames: a glance and decoding agree, and what is verified is what was signed."""
+    documents = _documents(fixtures)
+    keys = {did: parse_did_document(Did(did), document, allow_private=False).key for did, document in documents.items()}
+    recorded = _recorded(fixtures)
+    truth = {}
+    for frame in recorded:
+        event = decode_frame(frame)
+        assert isinstance(event, CommitEvent)
+        truth[event.commit] = event
+    simulated = [
+        *(
+            tell(commit, 7, TIME)
+            for commit in _history()
+            for tell in (frames.commit, frames.legacy_commit, frames.sync)
+        ),
+        frames.too_big_commit(_history()[0], 8, TIME),
+        frames.commit_block_last(_history()[1], 9, TIME),
+        frames.commit_badly_signed(_history()[1], 10, TIME),
+        frames.identity(DID, 11, TIME, "alice.atcr.io"),
+        frames.account(DID, 2**40, TIME, False, "takendown"),
+        frames.info("OutdatedCursor", "too old"),
+        frames.error("FutureCursor"),
+        frames.message("#tombstone", {"seq": 12, "did": DID, "time": TIME}),
+    ]
+
+    def read(frame: bytes) -> str:
+        glance = peek(frame)
+        event = decode_frame(frame)
+        if glance is not None:
+            told = (_KINDS.get(type(event)), getattr(event, "seq", None), getattr(event, "did", None))
+            assert told == glance[:3], f"at a glance {glance}"
+            if isinstance(event, CommitEvent) and not event.too_big:
+                assert glance.paths == tuple(op.path.encode() for op in event.ops)
+        if isinstance(event, CommitEvent | SyncEvent):
+            try:
+                verify(event, keys.get(event.did) or KEY)
+            except BadSignature:
+                verify(event, KEY)
+        return ACCEPTED
+
+    def verify(event: CommitEvent | SyncEvent, key: PublicKey) -> None:
+        if isinstance(event, SyncEvent):
+            found = verify_sync(event, key)
+            assert (found.did, found.rev) == (event.did, event.rev)
+            return
+        commit = verify_commit(event, key, SCOPE)
+        assert (commit.did, commit.rev) == (event.did, event.rev)
+        true = truth.get(event.commit)
+        if true and commit.inverted:
+            wanted = [(op.path, op.cid) for op in true.ops if SCOPE.wants_key(op.path.encode())]
+            assert sorted((change.path, change.cid) for change in commit.changes) == sorted(wanted), (
+                "not what was signed"
+            )
+            assert commit.prev_data == true.prev_data
+        for change in commit.changes:
+            assert (change.cid is None) == (change.record is None)
+            json.dumps(change.record and change.record.value)
+
+    return Target(
+        "frame", 20, [*recorded, *simulated * 3], changed_frame(SIGNER), read, (MalformedFrame, VerificationFailed)
+    )
+
+
+# -- answers of other servers
+
+
+class _Door:
+    """Answers every request alike."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self._status = status
+        self._body = body
+
+    def get(self, url: str, *, max_bytes: int, **_: object) -> Response:
+        url.encode("ascii")
+        if len(self._body) > max_bytes:
+            raise BudgetExceeded("too large")
+        return Response(url, self._status, None, self._body)
+
+    @contextmanager
+    def stream(self, url: str, **_: object) -> Iterator[Any]:
+        yield SimpleNamespace(
+            url=url, status=self._status, retry_after=None, succeeded=self._status < 300, chunks=iter([self._body])
+        )
+
+
+def did_documents(fixtures: Path) -> Target:
+    """What a directory or a did:web answers, through the resolver."""
+    plc, web = Did("did:plc:ewvi7nxzyoun6zhxrhs64oiz"), Did("did:web:hold01.atcr.io")
+    seeds = [json.dumps(document).replace(did, plc).encode() for did, document in _documents(fixtures).items()]
+    for did in (plc, web):
+        for legacy in (False, True):
+            made = did_document(did, key=SIGNER, pds="https://hold01.atcr.io", handle="hold01.atcr.io", legacy=legacy)
+            seeds += [json.dumps(made).encode()] * 5
+
+    def read(data: bytes) -> str:
+        did = web if web.encode() in data else plc
+        for private in (False, True):
+            door: Any = _Door(200, data)
+            found = Resolver(door, "https://plc.directory", private).resolve(did)
+            assert found.did == did
+            assert (found.key is None) == (found.key_problem is not None)
+            assert (found.pds is None) == (found.pds_problem is not None)
+            for text in (found.handle, found.key_problem, found.pds_problem):
+                assert text is None or text.encode().decode() == text
+            assert found.handle is None or parse_handle(found.handle)
+            assert found.key is None or parse_multibase(found.key.multibase) == found.key
+            assert found.pds is None or Origin.parse_key(str(found.pds)) == found.pds
+            assert found.pds is None or private or str(found.pds) == found.pds.hostname
+        return ACCEPTED if found.key and found.pds else "incomplete"
+
+    return Target("did-document", 10, seeds, changed_json, read, (MalformedDidDocument, BadResponse))
+
+
+def answers() -> Target:
+    """What a PDS answers to each of our questions, as a success and as an error."""
+    entry = {"did": DID, "head": HEAD, "rev": REV, "active": True}
+    seeds: list[Any] = [
+        {"did": "did:web:hold01.atcr.io", "availableUserDomains": [".atcr.io"], "inviteCodeRequired": True},
+        {"repos": [entry, entry | {"active": False, "status": "takendown"}], "cursor": "2024-01-01T00:00Z::a"},
+        {"repos": [entry | {"did": f"did:web:user{n}.atcr.io%3A8443"} for n in range(30)]},
+        {"did": DID, "active": True, "rev": REV},
+        {"did": DID, "active": False, "status": "deactivated"},
+        {"error": "RepoNotFound", "message": "Could not find repo"},
+    ]
+    origin = Origin("hold01.atcr.io", 443, secure=True)
+
+    def car(client: PdsClient) -> None:
+        with client.repo_car(DID) as chunks:
+            b"".join(chunks)
+
+    questions: list[Callable[[PdsClient], object]] = [
+        PdsClient.describe_server,
+        PdsClient.list_repos,
+        lambda client: client.get_repo_status(DID),
+        car,
+    ]
+
+    def read(data: bytes) -> str:
+        refusals = []
+        for status, ask in product((200, 400, 503), questions):
+            door: Any = _Door(status, data)
+            try:
+                _check_answer(ask(PdsClient(door, origin)))
+            except RemoteError as error:
+                str(error).encode()
+                refusals.append(error)
+        if len(refusals) == 11:  # any body may be a CAR's beginning
+            raise refusals[0]
+        return ACCEPTED
+
+    return Target("answer", 10, [json.dumps(seed).encode() for seed in seeds], changed_json, read, (RemoteError,))
+
+
+def _check_answer(answer: Any) -> None:
+    for each in (answer, *getattr(answer, "repos", ())):
+        for name in ("did", "rev", "head", "status", "cursor"):
+            text = getattr(each, name, None)
+            assert text is None or (text.isprintable() and len(text) <= 2048)
+        assert type(getattr(each, "active", True)) is bool
+
+
+def headers() -> Target:
+    """Retry-After and RateLimit-Reset."""
+    seeds = [b"120", b"Wed, 21 Oct 2026 07:28:00 GMT", b"Wed, 21 Oct 2026 07:28:00", b"1782000000", b"0.5"]
+
+    def read(data: bytes) -> str:
+        text = data.decode(errors="surrogatepass")
+        found = [seconds_to_wait({name: text}, 1.7e9) for name in ("retry-after", "ratelimit-reset")]
+        assert all(seconds is None or 0 <= seconds <= MAX_RETRY_AFTER for seconds in found)
+        return "ignored" if found == [None, None] else ACCEPTED
+
+    return Target("header", 2, seeds, _changed_text, read)
+
+
+def bodies() -> Target:
+    """A gzipped body: no more comes of it than is allowed."""
+    seeds = [gzip.compress(b'{"repos": []}'), gzip.compress(b"a" * 300_000), gzip.compress(bytes(2**20))]
+    seeds += [gzip.compress(random.Random(1).randbytes(500) * 20)]
+
+    def read(data: bytes) -> str:
+        size = 1 + zlib.crc32(data) % 700
+        pieces = (data[at : at + size] for at in range(0, len(data), size))
+        assert sum(map(len, content_coding.decode(pieces, "gzip", 300_000))) <= 300_000
+        return ACCEPTED
+
+    def mutate(rng: random.Random, data: bytes) -> bytes:
+        return (
+            damaged_cbor(rng, data)
+            if rng.random() < 0.8
+            else gzip.compress(damaged_cbor(rng, gzip.decompress(data)), 1)
+        )
+
+    return Target("gzip", 2, seeds, mutate, read, (BadResponse, BudgetExceeded, Unreachable))
+
+
+# -- what callers send
+
+
+def api() -> Target:
+    """Requests to the API, through the app: every answer is a sound one or an XRPC error, and none is our own fault."""
+    listed, crawl, health = (f"/xrpc/{name}" for name in (_LISTING, "com.atproto.sync.requestCrawl", "_health"))
+    cursors = [listing.encode_cursor(dict.fromkeys(names, 5), names) for names in ([CAPTAIN], [CAPTAIN, CREW])]
+    queries = [
+        [["collection", CAPTAIN]],
+        [["collection", CAPTAIN], ["limit", "2"]],
+        [["collection", CAPTAIN], ["limit", "1"], ["cursor", cursors[0]]],
+        [["collection", CREW], ["collection", CAPTAIN], ["cursor", cursors[1]], ["limit", "2000"]],
+    ]
+    texts = [
+        *(
+            "hold01.atcr.io",
+            "https://hold01.atcr.io/",
+            "xn--bcher-kva.de",
+            "höld.example.org",
+            "a.io:443",
+            "known.atcr.io",
+        ),
+        *("127.0.0.1", "localhost:2583", "did:web:hold01.atcr.io"),
+    ]
+    seeds: list[dict[str, Any]] = [{"method": "GET", "path": listed, "query": query} for query in queries * 2]
+    seeds += [{"method": "POST", "path": crawl, "body": json.dumps({"hostname": text})} for text in texts]
+    seeds += [{"method": "POST", "path": crawl, "body": json.dumps({"hostname": texts[0]}), "headers": {"content-type": kind}}
+              for kind in ("application/json", "application/json; charset=utf-8", "text/plain")]  # fmt: skip
+    seeds += [
+        {"method": "GET", "path": health},
+        {"method": "OPTIONS", "path": listed},
+        {"method": "GET", "path": "/xrpc/a.b.c"},
+    ]
+
+    def read(data: bytes) -> str:
+        sent = json.loads(data)
+        caller = _caller()
+        event = caller.event(
+            sent["method"], sent["path"], sent.get("query", ()), headers=sent.get("headers"), body=sent.get("body")
+        )
+        got = caller.app(event | {"isBase64Encoded": bool(sent.get("encoded"))}, None)
+        status, text = got["statusCode"], got["body"]
+        if status == 204 or (status == 200 and not text):
+            return ACCEPTED
+        answer = json.loads(text)
+        if status == 200:
+            assert sent["path"] == listed
+            assert all(parse_did(repo["did"]) for repo in answer["repos"])
+            return ACCEPTED
+        assert status in ((503,) if sent["path"] == health and status > 500 else (400, 405, 415, 501)), got
+        assert answer["error"] != "InternalServerError"
+        assert answer["message"]
+        assert len(text) < 8_000
+        return str(answer["error"])
+
+    return Target("api", 10, [json.dumps(seed).encode() for seed in seeds], _changed_request, read, around=_alone)
+
+
+_LISTING = "com.atproto.sync.listReposByCollection"
+
+
+def _changed_request(rng: random.Random, data: bytes) -> bytes:
+    """A request with other texts in it. It stays a request: what comes through the gateway is one, and is Unicode."""
+    request = json.loads(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        pair = rng.choice(request.get("query") or [["collection", CAPTAIN]])
+        match rng.randrange(10):
+            case 0:
+                request["method"] = rng.choice(("GET", "POST", "OPTIONS", "PUT", "HEAD", "get", ""))
+            case 1:
+                name = rng.choice(("content-type", "accept", "origin", "content-length", "x"))
+                request["headers"] = {name: changed_text(rng, "application/json")}
+            case 2:
+                request["path"] = "/xrpc/" + changed_text(rng, _LISTING)
+            case 3:
+                request["encoded"] = True
+                if rng.random() < 0.7:
+                    body = _unicode(request.get("body") or "").encode()
+                    request["body"] = base64.b64encode(body).decode()
+            case 4 if "query" in request:
+                request["query"] = [
+                    *request["query"],
+                    *[[pair[0], changed_text(rng, pair[1])]] * rng.choice((1, 1, 10)),
+                ]
+            case 5 if "query" in request:
+                pair[0] = changed_text(rng, pair[0])
+            case _ if "body" in request:
+                text = request["body"] or ""
+                try:
+                    request["body"] = changed_json(rng, text.encode(errors="replace")).decode(errors="replace")
+                except (ValueError, RecursionError):
+                    request["body"] = changed_text(rng, text)
+            case _:
+                pair[1] = changed_text(rng, pair[1])
+    return _unicode(json.dumps(request, ensure_ascii=False)).encode()
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+class _Rows:
+    """Answers of DynamoDB: some DIDs in each listing, and no state."""
+
+    def query(self, *, ExpressionAttributeValues: Mapping[str, Mapping[str, str]], **_: object) -> dict[str, Any]:
+        if ":c" not in ExpressionAttributeValues:
+            return {"Items": []}
+        after = ExpressionAttributeValues[":k"]["S"]
+        assert len(after) == 16
+        keys = [f"{n:016}#did:plc:{n}" for n in range(1, 12)]
+        return {"Items": [{"key": {"S": key}} for key in keys if key >= after]}
+
+    def batch_get_item(self, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
+        ((table, wanted),) = RequestItems.items()
+        rows = [
+            {"did": key["did"], "listed": {"S": json.dumps({CAPTAIN: key["did"]["S"][8:].zfill(16)})}}
+            for key in wanted["Keys"]
+        ]
+        return {"Responses": {table: rows}}
+
+
+class _Hosts:
+    """One host is known, and all others are new."""
+
+    def load(self, origin: Origin) -> Any:
+        assert len(str(origin).encode("ascii")) <= 2048  # what a key of DynamoDB may have
+        known = origin.hostname == "known.atcr.io"
+        return SimpleNamespace(status="active", failures=0, repo_count=1) if known else None
+
+    def announce(self, row: object, *, crawl: bool) -> bool:
+        return crawl
+
+    def admit(self, origin: Origin, *, confirmed: bool, error: str | None = None) -> None:
+        assert (error is None) == confirmed
+        (error or "").encode()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """The app as it is deployed, but with no tables, no queue and no network behind it."""
+    door = SimpleNamespace(
+        get=lambda url, **_: Response(
+            url, *((200, None, b'{"did": "did:web:x.io"}') if len(url) % 2 else (502, 1.0, b"\xff"))
+        )
+    )
+    now = settings.read({})
+    context = SimpleNamespace(settings=now, hosts=_Hosts(), door=door, queue=SimpleNamespace(send=queue.to_body))
+    reader = Reader(_Rows(), "t")
+    with (
+        patch.object(settings, "current", lambda: now),
+        patch.object(process, "reader", lambda: reader),
+        patch.object(process, "context", lambda: context),
+    ):
+        yield
+
+
+@cache
+def _caller() -> Api:
+    import app
+
+    return Api(app.app, "t")
+
+
+# -- texts
+
+
+def texts(fixtures: Path) -> Target:
+    """Every parser of a text: a refusal, or a value that is its own normal form."""
+
+    def origin(private: bool) -> Callable[[str], object]:
+        def check(text: str) -> object:
+            found = parse_origin(text, allow_private=private)
+            assert Origin.parse_key(str(found)) == found == parse_origin(found.url, allow_private=private)
+            return parse_did(found.did_web)
+
+        return check
+
+    def tid(text: str) -> None:
+        assert 0 <= tid_to_microseconds(parse_tid(text)) < 1 << 54
+
+    def cid(text: str) -> None:
+        assert cid_to_text(cid_from_text(text)) == text
+
+    def key(text: str) -> None:
+        assert f"did:key:{parse_did_key(text).multibase}" == text
+
+    parsers: list[Callable[[str], object]] = [
+        *(
+            parse_did,
+            parse_handle,
+            parse_nsid,
+            parse_record_path,
+            tid,
+            cid,
+            key,
+            Origin.parse_key,
+            origin(False),
+            origin(True),
+        ),
+        *(parse_at_identifier, parse_at_uri, parse_datetime, parse_language, parse_uri, Scope.parse),
+    ]
+    seeds = [
+        line
+        for file in sorted((fixtures / "interop/syntax").glob("*.txt"))
+        for line in file.read_bytes().split(b"\n")
+        if line and len(line) < 1_000
+    ]
+    seeds += [
+        SIGNER.did_key.encode(),
+        HEAD.encode(),
+        b"io.atcr.*,app.bsky.feed.post",
+        b"https://hold01.atcr.io:8443/",
+    ] * 20
+    seeds += [b"[::1]:2583", b"http://localhost:2583", b"did:web:localhost%3A2583", b"h\xc3\xb6ld.example.org"] * 20
+
+    def read(data: bytes) -> str:
+        text = data.decode(errors="surrogatepass")
+        refusals: list[InvalidSyntax | MalformedKey] = []
+        for parse in parsers:
+            try:
+                parse(text)
+            except (InvalidSyntax, MalformedKey) as error:
+                refusals.append(error)
+        assert all(len(str(error)) < 1_000 for error in refusals)
+        if len(refusals) == len(parsers):
+            raise refusals[0]
+        return ACCEPTED
+
+    return Target("text", 8, seeds, _changed_text, read, (InvalidSyntax, MalformedKey))
+
+
+def messages() -> Target:
+    """Messages of the queue."""
+    seeds = [b'{"repo": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}', b'{"host": "hold01.atcr.io", "refresh": true}']
+
+    def read(data: bytes) -> str:
+        job = queue.from_body(data.decode(errors="replace"))
+        assert queue.from_body(queue.to_body(job)) == job
+        return ACCEPTED
+
+    return Target("message", 2, seeds, changed_json, read, (queue.MalformedMessage,))
+
+
+def variables() -> Target:
+    """Settings: usable, or one error that names them."""
+    seeds = [
+        settings.PREFIX + line for line in settings.example().replace(settings.PREFIX, "").split("\n") if "=" in line
+    ]
+
+    def read(data: bytes) -> str:
+        name, _, value = data.decode(errors="surrogatepass").partition("=")
+        settings.read({name: value})
+        return ACCEPTED
+
+    return Target("setting", 1, [seed.encode() for seed in seeds], _changed_text, read, (settings.InvalidSetting,))
+
+
+def _changed_text(rng: random.Random, data: bytes) -> bytes:
+    text = data.decode()
+    for _ in range(rng.choice((1, 1, 2))):
+        text = changed_text(rng, text)
+    return text.encode(errors="surrogatepass")
+
+
+# -- sound inputs
+
+
+def _record(collection: str, **fields: Any) -> dict[str, Any]:
+    return {"$type": collection, **fields}
+
+
+def _repo(size: int) -> Repo:
+    collections = [CAPTAIN, "app.bsky.feed.like", CREW, "sh.tangled.star"]
+    of = Link(b"\x01\x71\x12\x20" + bytes(32))
+    places = []
+    for n in range(size):
+        collection = collections[n % len(collections)]
+        places.append((f"{collection}/{n:04}", _record(collection, n=n, of=of)))
+    return Repo(DID, SIGNER, Clock(), places)
+
+
+@cache
+def _small() -> Repo:
+    """A repo with a history, so that a carstore has stale blocks of it."""
+    made = _repo(30)
+    paths = list(made.paths())
+    made.apply([made.put(path, _record(path.partition("/")[0], text="é" * 40, raw=b"\0" * 50)) for path in paths[:6]])
+    made.apply([Write("delete", path) for path in paths[3:9]])
+    return made
+
+
+@cache
+def _history() -> list[Commit]:
+    """Commits of every action, one op and several."""
+    made = _repo(40)
+    paths = list(made.paths(CREW))
+    return [
+        made.apply([made.put(f"{CREW}/new", _record(CREW, n=1))]),
+        made.apply(
+            [
+                made.put(f"{CAPTAIN}/self", _record(CAPTAIN)),
+                Write("delete", paths[0]),
+                made.put(paths[1], _record(CREW)),
+            ]
+        ),
+        made.apply([Write("delete", path) for path in paths[2:6]]),
+        made.apply([]),
+    ]
+
+
+def _backwards(repo: Repo, since: str | None = None) -> list[bytes]:
+    return export.preorder(repo)[::-1]
+
+
+def _recorded(fixtures: Path) -> list[bytes]:
+    data = (fixtures / "firehose/frames.bin").read_bytes()
+    found = []
+    while data:
+        end = 4 + int.from_bytes(data[:4], "little")
+        found.append(data[4:end])
+        data = data[end:]
+    return found
+
+
+def _documents(fixtures: Path) -> dict[str, Any]:
+    documents: dict[str, Any] = json.loads((fixtures / "firehose/did_docs.json").read_text())
+    return documents
+
+
+def _published(fixtures: Path) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((fixtures / "interop/data-model/data-model-fixtures.json").read_text())
+    return cases

@@ -1,0 +1,85 @@
+"""A small run against every target, the same each time. ``make fuzz`` is the large one, with new inputs each time."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import __main__ as fuzz
+from tests.fuzz import attack as attacking
+from tests.fuzz.attack import Failure, attack, send
+from tests.fuzz.targets import ACCEPTED, Target, all_targets
+
+INPUTS = 20_000
+NAMES = ["car", "drisl", "frame", "did-document", "answer", "api", "text", "header", "gzip", "message", "setting"]
+
+
+@pytest.fixture(scope="module")
+def targets(fixtures_dir: Path) -> dict[str, Target]:
+    return {target.name: target for target in all_targets(fixtures_dir)}
+
+
+def test_every_target_is_attacked(targets: dict[str, Target]) -> None:
+    assert targets.keys() == set(NAMES)
+    assert sum(target.share for target in targets.values()) == 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_comes_is_read_or_refused_in_bounded_time_and_memory(
+    targets: dict[str, Target], name: str, tmp_path: Path
+) -> None:
+    target = targets[name]
+    report = attack(target, 1, range(INPUTS * target.share // 100))
+    for failure in report.failures:
+        pytest.fail(f"{failure.traceback}\n{failure.save(tmp_path)}")
+    assert report.grown < 100 * 1024
+    assert report.outcomes[ACCEPTED] > 20, "it is not worth much to refuse everything"
+    assert report.outcomes.total() - report.outcomes[ACCEPTED] > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_sound_is_not_refused(targets: dict[str, Target], name: str) -> None:
+    target = targets[name]
+    with target.around():
+        outcomes = [send(target, seed) for seed in dict.fromkeys(target.seeds)]
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert outcomes.count(ACCEPTED) > len(outcomes) / 4
+
+
+# -- the fuzzer itself
+
+
+def _broken(data: bytes) -> str:
+    if data.count(b"a") % 50 == 49:
+        raise KeyError(data)
+    return ACCEPTED
+
+
+def _endless(data: bytes) -> str:
+    while data:
+        pass
+    return ACCEPTED
+
+
+def test_what_breaks_a_reader_is_kept_and_can_be_sent_again(
+    targets: dict[str, Target], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = replace(targets["message"], read=_broken)
+    (failure,) = attack(broken, 1, range(5_000)).failures
+    assert "KeyError" in failure.traceback
+    *_, name, file = shlex.split(failure.save(tmp_path))
+    assert name == "message"
+    assert Path(file).read_bytes() == failure.data
+    assert fuzz.replay(broken, Path(file)) == 1
+    assert "KeyError" in capsys.readouterr().out
+    assert fuzz.replay(targets["message"], Path(file)) == 0
+
+
+def test_what_holds_a_reader_for_long_is_named(targets: dict[str, Target], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacking, "CPU_SECONDS", 0.05)
+    (failure,) = attack(replace(targets["message"], read=_endless), 1, [7]).failures
+    assert "Hang" in failure.traceback
+    assert failure.data == targets["message"].input(1, 7)
