@@ -8,7 +8,7 @@ from typing import Any
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
 from chalicelib import process, settings, telemetry
-from chalicelib.api import crawling, health, listing, xrpc
+from chalicelib.api import crawling, health, listing, repo_status, xrpc
 
 app = Chalice(app_name="atcr-discovery", configure_logs=False)
 telemetry.configure(settings.current().log_format)
@@ -27,6 +27,16 @@ def request_crawl() -> Response:
 @app.route("/xrpc/com.atproto.sync.listReposByCollection", **xrpc.ROUTE)
 def list_repos_by_collection() -> Response:
     return xrpc.query(app, listing.list_repos_by_collection)
+
+
+@app.route("/xrpc/com.atproto.sync.getRepoStatus", **xrpc.ROUTE)
+def get_repo_status() -> Response:
+    return xrpc.query(app, repo_status.get_repo_status)
+
+
+@app.route("/xrpc/io.atcr.discovery.getRepoStatus", **xrpc.ROUTE)
+def get_repo_status_here() -> Response:
+    return xrpc.query(app, repo_status.get_repo_status_here)
 
 
 @app.route("/xrpc/_health", **xrpc.ROUTE)

@@ -21,7 +21,11 @@ from chalicelib.index.clock import now_ms
 Position = Mapping[str, int]
 """For each collection the ``first_seen`` of the last row that was passed; what is not in it begins at the beginning."""
 
+MAX_PASSED = 10_000
+"""Entries that one page of a union passes over at most: DIDs that it has shown before, in another of the collections."""
+
 _BATCH = 100
+_JSON = frozenset({"collections", "listed"})
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,26 @@ class Reader:
         self._prefix = prefix
 
     def page(self, collections: Sequence[str], *, limit: int, after: Position) -> Page:
-        """The DIDs listed in at least one of ``collections``, at most ``limit`` of them (1 or more), after a position."""
+        """The DIDs listed in at least one of ``collections``, at most ``limit`` of them (1 or more), after a position. Where
+        collections share most of their DIDs, a page may have fewer, even none, and still not be the last."""
         names = sorted(set(collections))
         entries = heapq.merge(*(self._entries(name, after.get(name, 0), limit + 1) for name in names))
-        passed, dids = dict(after), list[str]()
+        passed, dids, repeated = dict(after), list[str](), 0
         for entry, counts in self._earliest(entries, names):
-            if counts and len(dids) == limit:
+            if (counts and len(dids) == limit) or repeated == MAX_PASSED:
                 return Page(tuple(dids), passed)
             if counts:
                 dids.append(entry.verbatim)
+            else:
+                repeated += 1
             passed[entry.collection] = entry.first_seen
         return Page(tuple(dids), None)
+
+    def repo(self, did: str) -> dict[str, Any] | None:
+        """The row of a repo (see ``tables.RepoRow``) by its canonical DID, as plain values; ``None`` if there is none."""
+        key = {"did": {"S": did}}
+        item = self._client.get_item(TableName=f"{self._prefix}-repos", Key=key, ConsistentRead=True).get("Item")
+        return None if item is None else {name: _plain(name, value) for name, value in item.items()}
 
     def state(self, kind: str) -> dict[str, dict[str, Any]]:
         """What stands in the rows of a kind that have not expired, by id; for kinds of which there are few."""
@@ -120,3 +133,10 @@ class Reader:
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
+def _plain(name: str, value: dict[str, Any]) -> Any:
+    ((kind, content),) = value.items()
+    if name in _JSON:
+        return json.loads(content)
+    return int(content) if kind == "N" else content

@@ -17,6 +17,7 @@ from chalicelib import process
 from chalicelib import settings as service_settings
 from chalicelib.api import listing, xrpc
 from chalicelib.api.xrpc import XrpcFailure
+from chalicelib.index import reader
 from chalicelib.index.tables import Tables
 from tests.api.conftest import Answer, Api
 
@@ -182,6 +183,16 @@ def test_a_union_of_more_than_a_batch_is_whole(api: Api, tables: Tables) -> None
     both = {f"did:plc:{number:024d}": {CAPTAIN: 2 * number + 1, CREW: 2 * number + 2} for number in range(130)}
     enter(tables, both)
     assert dids(api.list(CAPTAIN, CREW)) == list(both)
+
+
+def test_a_page_passes_over_so_many_repeated_dids_and_no_more(
+    api: Api, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two collections of the same repos, one entered long after the other, and one repo more."""
+    monkeypatch.setattr(reader, "MAX_PASSED", 10)
+    enter(tables, {f"did:plc:{number}": {CAPTAIN: number + 1, CREW: number + 101} for number in range(25)})
+    enter(tables, {"did:plc:last": {CREW: 999}})
+    assert [len(page) for page in pages(api, [CAPTAIN, CREW], [25])] == [25, 0, 1]
 
 
 # -- collection

@@ -178,7 +178,8 @@ def test_no_request_is_our_own_fault(
 def test_chalice_deploys_these_routes(bare_api: Api) -> None:
     routes = {path: methods for path, methods in bare_api.app.routes.items() if methods}
     validate_routes(routes)
-    assert routes.keys() == {HEALTH, LISTING, CRAWL, "/xrpc/{nsid}"}
+    statuses = {f"/xrpc/{authority}.getRepoStatus" for authority in ("com.atproto.sync", "io.atcr.discovery")}
+    assert routes.keys() == {HEALTH, LISTING, CRAWL, *statuses, "/xrpc/{nsid}"}
 
 
 def test_it_works_in_the_test_client_of_chalice(api: Api) -> None:
