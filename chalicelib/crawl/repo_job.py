@@ -204,8 +204,9 @@ class _RepoJob:
             return None  # the method is not served there: getRepo has to tell
 
     def _deleted(self, error: XrpcError) -> str | None:
-        """``deleted``, if the stream has said so and the PDS does not know the repo any more."""
-        return "deleted" if error.name == "RepoNotFound" and self._row.claim == "deleted" else None
+        """``deleted``, if the stream has said so, be it long ago, and the PDS does not know the repo any more."""
+        told = "deleted" in (self._row.claim, self._row.status)
+        return "deleted" if error.name == "RepoNotFound" and told else None
 
     def _crawl(self, client: PdsClient, identity: Identity, *, epoch: int) -> Outcome:
         context, job = self._context, self._job
