@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
+from typing import Final
 
+from chalicelib.atproto.car import Batch
+from chalicelib.atproto.cid import CID_LENGTH
 from chalicelib.atproto.spool import FingerprintIndex, Spool
+
+_MAP_OF_TWO: Final = 0xA2  # as every node is, and few records are
 
 
 class Aside:
     """Sections by CID, the latest in memory, older ones in the spool.
 
     In memory they are in two generations of at most ``capacity`` bytes (and one section): when the younger is full, the
-    older goes to the spool at once. ``passed`` takes ten bytes of the hash, ``cid[4:14]``, of each block that is not kept.
+    older goes to the spool at once.
     """
 
     def __init__(self, spool: Spool, capacity: int) -> None:
-        self.passed = bytearray()
         self._passed_index: FingerprintIndex | None = None
         self._spool = spool
         self._capacity = capacity
@@ -42,34 +49,35 @@ class Aside:
         self._turn()
 
     def was_passed(self, cid: bytes) -> bool:
-        """Whether a block of this CID was not kept. Call it when all blocks have come."""
+        """Whether a block of this CID was in the file. Call it when all blocks have come."""
         if self._passed_index is None:
             self._passed_index = FingerprintIndex()
-            for at in range(0, len(self.passed), 10):
-                self._passed_index.add(bytes(self.passed[at : at + 10]), at)
-            self.passed.clear()
+            for cids in self._spool.passed():
+                for at in range(4, len(cids), CID_LENGTH):
+                    self._passed_index.add(cids[at : at + 10], 0)
         return self._passed_index.find(cid[4:14]) is not None
 
     def _turn(self) -> None:
-        for section in self._old.values():
-            self._spool.add(section)
+        if self._old:
+            self._spool.add(b"".join(self._old.values()))
         self._young, self._old, self._size = {}, self._young, 0
 
 
-class Needles:
-    """Where the next of some byte strings is in a buffer: each is sought from where it was found last."""
+class Sieve:
+    """Finds what may still be asked for: nodes, and records that name a wanted collection, by one of ``needles``."""
 
     def __init__(self, needles: Sequence[bytes]) -> None:
-        self._needles = needles
-        self._buffer = b""
-        self._found: list[int] = []
+        self._needles = [re.compile(re.escape(needle)) for needle in needles]  # quicker than bytes.find, by a third
 
-    def find(self, buffer: bytes, start: int) -> int:
-        """The first place from ``start`` on, the end of the buffer if there is none. Starts only rise within a buffer."""
-        if buffer is not self._buffer:
-            self._buffer, self._found = buffer, [-1] * len(self._needles)
-        for index, needle in enumerate(self._needles):
-            if self._found[index] < start:
-                at = buffer.find(needle, start)
-                self._found[index] = at if at >= 0 else len(buffer)
-        return min(self._found)
+    def __call__(self, batch: Batch) -> set[int]:
+        """The numbers of the sections in a batch. Each search is one for all of them: most batches have few or none."""
+        buffer, bounds, blocks = batch
+        found = set()
+        first_bytes = bytes(itemgetter(*blocks, 0)(buffer)[:-1])  # 0: of one alone it would give no tuple
+        number = first_bytes.find(_MAP_OF_TWO)
+        while number >= 0:
+            found.add(number)
+            number = first_bytes.find(_MAP_OF_TWO, number + 1)
+        for needle in self._needles:
+            found.update(bisect_right(bounds, match.start()) - 1 for match in needle.finditer(buffer, 0, bounds[-1]))
+        return found

@@ -80,32 +80,27 @@ class CarReader:
 
         The buffer ends at offset ``bytes_read`` of the file.
         """
-        max_section = self._limits.max_block + CID_LENGTH
+        plain = min(128, (self._limits.max_block + CID_LENGTH) >> 7)
         blocks_left = self._limits.max_blocks
         buffer = self._buffer
         while True:
             at, end, stop = 0, len(buffer), _LONGEST_VARINT
-            whole = end if self._ended else end - _LONGEST_VARINT + 1  # a length that starts before is all there
+            # A length that starts before is all there, or the file is cut off.
+            whole = end - 1 if self._ended else end - _LONGEST_VARINT + 1
             bounds, blocks = [0], []
             fault: MalformedCar | BudgetExceeded | None = None
             while at < whole:
-                length = buffer[at]
-                start = at + 1
-                if length > 127:
-                    second = buffer[start] if start < end else 0
-                    if 0 < second < 128:
-                        length += (second - 1) << 7
-                        start += 1
-                    else:
-                        try:
-                            length, start = _varint(buffer, at)
-                        except MalformedCar as error:
-                            fault = error
-                            break
-                if not CID_LENGTH < length <= max_section:
-                    fault = self._wrong_length(length)
-                    break
-                stop = start + length
+                low, high = buffer[at], buffer[at + 1]
+                if low > 127 and 0 < high < plain:  # a length of two bytes, as nearly all have
+                    start, stop = at + 2, at + low + (high << 7) - 126
+                else:
+                    try:
+                        length, start = _varint(buffer, at)
+                        self._check_length(length)
+                    except (MalformedCar, BudgetExceeded) as error:
+                        fault = error
+                        break
+                    stop = start + length
                 if stop > end:
                     break
                 blocks.append(start + CID_LENGTH)
@@ -125,10 +120,13 @@ class CarReader:
                 return
             buffer = self._filled(buffer, at, stop - at if stop > end else _LONGEST_VARINT)
 
-    def _wrong_length(self, length: int) -> MalformedCar | BudgetExceeded:
+    def _check_length(self, length: int) -> None:
         if length <= CID_LENGTH:
-            return MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
-        return BudgetExceeded(f"a block of {length - CID_LENGTH} bytes, at most {self._limits.max_block} are allowed")
+            raise MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
+        if length > self._limits.max_block + CID_LENGTH:
+            raise BudgetExceeded(
+                f"a block of {length - CID_LENGTH} bytes, at most {self._limits.max_block} are allowed"
+            )
 
     def _read_header(self) -> bytes:
         length, start = _varint(self._buffer, 0)

@@ -16,13 +16,13 @@ What is wrong decides what comes of it:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Final, Self
 
-from chalicelib.atproto.aside import Aside, Needles
+from chalicelib.atproto.aside import Aside, Sieve
 from chalicelib.atproto.car import CarLimits, CarReader
 from chalicelib.atproto.cid import CID_LENGTH, cid_of
 from chalicelib.atproto.commit import Commit, parse_commit
@@ -34,7 +34,6 @@ from chalicelib.atproto.scope import Scope
 from chalicelib.atproto.spool import Spool, StoredRecord
 from chalicelib.atproto.syntax import Did, canonical_did, parse_nsid, parse_record_key
 
-_NODE_START: Final = b"\xa2ae"  # every node is a map of two whose first key is e
 _LONG_KEYS: Final = 2_000  # of the two keys around a node: twice the longest valid path is less
 _UNTYPED: Final = "its block names no wanted collection, so its $type is missing or another"
 
@@ -118,20 +117,21 @@ class _Reading:
 
     def __init__(self, reader: CarReader, spool: Spool, scope: Scope, limits: SnapshotLimits) -> None:
         self._reader = reader
-        self._sections = reader.sections()
+        self._answers: Generator[tuple[bytes, bytes]] = self._asked_for()
         self._spool = spool
         self._scope = scope
         self._limits = limits
         self._aside = Aside(spool, limits.lookahead)
         # What a record of the scope has in it, in its $type: a collection's needle without the slash of its keys.
-        self._needles = Needles([needle.removesuffix(b"/") for needle in scope.needles])
+        self._sieve = Sieve([needle.removesuffix(b"/") for needle in scope.needles])
+        self._nodes: dict[bytes, Gap] = {reader.root: ROOT_GAP}  # asked for: the commit, and then what the walk wants
         self._records: dict[bytes, list[str]] = {}  # asked for: the paths of each
         self._stored: dict[bytes, tuple[int, int]] = {}  # found: where each is, in case it is under other keys as well
         self._asked = 0  # the number of those paths
         self._deferred = False  # whether more is asked for than fits in memory
         self._at_end = False
         self._values = 0
-        self._is_wanted = lru_cache(1_000)(self._check_collection)
+        self._is_wanted = lru_cache(1_000)(partial(_is_wanted, scope))
 
     def run(self, did: Did, now: float | None) -> Snapshot:
         commit = self._read_commit()
@@ -141,10 +141,12 @@ class _Reading:
         self._snapshot = snapshot = Snapshot(commit, self._spool)
         limits = NodeLimits(self._limits.max_node_entries, self._limits.max_layer)
         self._walk = RangeWalk(commit.data, self._scope.key_ranges, limits)
+        self._nodes = self._walk.want
         if root := self._aside.take(commit.data):
             self._take_node(commit.data, _block(root, commit.data))
         if not self._complete:
             self._stream()
+        self._answers.close()
         if not self._complete:
             self._settle()
         snapshot.bytes_read = self._reader.bytes_read
@@ -157,7 +159,7 @@ class _Reading:
 
     def _read_commit(self) -> Commit:
         root = self._reader.root
-        for cid, section in self._asked_for({root: ROOT_GAP}, {}):
+        for cid, section in self._answers:
             block = _block(section, cid)
             if cid_of(block) != root:
                 raise VerificationFailed("wrong-hash", "the commit's bytes are not those of its CID")
@@ -166,8 +168,8 @@ class _Reading:
 
     def _stream(self) -> None:
         """Take blocks as they come, until nothing is asked for any more or the file ends."""
-        nodes, records = self._walk.want, self._records
-        for cid, section in self._asked_for(nodes, records):
+        nodes, records = self._nodes, self._records
+        for cid, section in self._answers:
             if cid in nodes:
                 self._take_node(cid, _block(section, cid))
             else:
@@ -175,28 +177,31 @@ class _Reading:
             if not nodes and not records and not self._deferred:
                 return
 
-    def _asked_for(self, nodes: Collection[bytes], records: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """``(CID, section)`` of what is asked for by then, as it comes. What may be asked for later on is laid aside:
-        nodes, and records that name a wanted collection.
+    def _asked_for(self) -> Generator[tuple[bytes, bytes]]:
+        """``(CID, section)`` of what is asked for by then, as it comes. What may be asked for later on is laid aside.
 
-        This sees every block of a file, so it is written for speed: wanted collections are sought in a buffer of many
-        blocks at once, and what is passed over is not copied.
+        This sees every block of a file, so it is written for speed: many blocks are looked at with a few calls, and only
+        where one of them is asked for is each looked at by itself.
         """
-        put_aside, passed, find_needle = self._aside.put, self._aside.passed, self._needles.find
-        searched, needle = b"", 0
-        for buffer, begin, start, stop in self._sections:
-            block = start + CID_LENGTH
-            cid = buffer[start:block]
-            if cid in nodes or cid in records:
-                self._position = self._reader.bytes_read - len(buffer) + stop
-                yield cid, buffer[begin:stop]
-            elif nodes or self._deferred:
-                if needle < block or buffer is not searched:
-                    searched, needle = buffer, find_needle(buffer, block)
-                if needle < stop or buffer.startswith(_NODE_START, block):
-                    put_aside(cid, buffer[begin:stop])
-                else:
-                    passed += cid[4:14]
+        put_aside, nodes, records = self._aside.put, self._nodes, self._records
+        for batch in self._reader.batches():
+            buffer, bounds, blocks = batch
+            cids = [buffer[block - CID_LENGTH : block] for block in blocks]
+            may_be_asked_for: Collection[int] = ()
+            if nodes or self._deferred:
+                may_be_asked_for = self._sieve(batch)
+                self._spool.pass_by(cids)
+            if nodes.keys().isdisjoint(cids) and records.keys().isdisjoint(cids):
+                for number in sorted(may_be_asked_for):
+                    put_aside(cids[number], buffer[bounds[number] : bounds[number + 1]])
+                continue
+            for number, cid in enumerate(cids):
+                if cid in nodes or cid in records:
+                    self._position = self._reader.bytes_read - len(buffer) + bounds[number + 1]
+                    yield cid, buffer[bounds[number] : bounds[number + 1]]
+                    nodes = self._nodes
+                elif number in may_be_asked_for:
+                    put_aside(cid, buffer[bounds[number] : bounds[number + 1]])
 
     def _settle(self) -> None:
         """The file has ended: what is still asked for was laid aside and is on disk, or is not there."""
@@ -282,9 +287,6 @@ class _Reading:
                 self._snapshot.first_skipped = str(error)
             return None
 
-    def _check_collection(self, collection: str) -> bool:
-        return self._scope.wants(parse_nsid(collection))
-
     def _take_record(self, cid: bytes, section: bytes, paths: list[str]) -> None:
         block = _block(section, cid)
         if cid_of(block) != cid:
@@ -312,6 +314,10 @@ class _Reading:
         if asked > self._limits.pending or len(gap.low) + len(gap.high or b"") > _LONG_KEYS:
             self._deferred = True
         return self._deferred
+
+
+def _is_wanted(scope: Scope, collection: str) -> bool:
+    return scope.wants(parse_nsid(collection))
 
 
 def _block(section: bytes, cid: bytes) -> bytes:

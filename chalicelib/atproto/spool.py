@@ -17,6 +17,7 @@ from tempfile import TemporaryFile
 from typing import Any, Final, NamedTuple
 
 from chalicelib.atproto.car import CarLimits, CarReader, car_header
+from chalicelib.atproto.cid import CID_LENGTH
 from chalicelib.atproto.errors import BudgetExceeded
 from chalicelib.atproto.node import Gap
 
@@ -24,6 +25,7 @@ _BYTES_IN_MEMORY: Final = 4_000_000
 _ROWS_IN_MEMORY: Final = 20_000
 _ROWS_IN_BATCH: Final = 200
 _CHUNK: Final = 65_536
+_CIDS_IN_CHUNK: Final = 2_000
 
 
 class StoredRecord(NamedTuple):
@@ -51,19 +53,28 @@ class Spool:
         self._needs: list[tuple[Any, ...]] = []
         self._deferred = _Batches(max_bytes)
         self._index: FingerprintIndex | None = None
+        self._passed = _Tape(max_bytes)
 
     def close(self) -> None:
         """Give back what is on disk."""
-        for tape in (self._blocks, self._runs.tape, self._deferred.tape):
+        for tape in (self._blocks, self._runs.tape, self._deferred.tape, self._passed):
             tape.close()
 
-    def add(self, section: bytes) -> int:
-        """Keep a section of a CAR. Returns the offset at which it ends."""
-        return self._blocks.append(section)
+    def add(self, sections: bytes) -> int:
+        """Keep sections of a CAR. Returns the offset at which they end."""
+        return self._blocks.append(sections)
 
     def read(self, offset: int, size: int) -> bytes:
         """The block that lies at ``offset``."""
         return self._blocks.read(offset, size)
+
+    def pass_by(self, cids: Iterable[bytes]) -> None:
+        """Note that there were blocks of these CIDs."""
+        self._passed.append(b"".join(cids))
+
+    def passed(self) -> Iterator[bytes]:
+        """The CIDs that were noted, many in a row."""
+        return self._passed.chunks(_CIDS_IN_CHUNK * CID_LENGTH)
 
     def add_record(self, record: StoredRecord) -> None:
         """Keep a row. No two have the same path."""
@@ -158,10 +169,10 @@ class _Tape:
             return bytes(self._memory[offset - self._written : offset - self._written + size])
         return os.pread(self._file.fileno(), size, offset)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
         offset = 0
         while offset < self.end:
-            chunk = self.read(offset, _CHUNK)
+            chunk = self.read(offset, size)
             yield chunk
             offset += len(chunk)
 
