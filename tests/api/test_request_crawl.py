@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from chalicelib.api.crawling import MAX_BODY
 from chalicelib.atproto.errors import InvalidSyntax
-from chalicelib.atproto.syntax import parse_origin
 from chalicelib.crawl import admission
 from chalicelib.crawl.admission import AdmissionRefused, HostBanned, HostNotFound
 from chalicelib.index.tables import Tables
@@ -123,28 +120,6 @@ def test_a_body_that_the_gateway_encoded_is_read(bare_api: Api, admitted: list[s
     assert admitted == ["hold01.atcr.io"]
 
 
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    body=st.text(max_size=60)
-    | st.recursive(
-        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=10),
-        lambda inner: (
-            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["hostname", "x"]), inner, max_size=2)
-        ),
-        max_leaves=8,
-    ).map(json.dumps),
-    encoded=st.booleans(),
-)
-def test_no_body_is_our_own_fault(bare_api: Api, admitted: list[str], body: str, encoded: bool) -> None:
-    event = bare_api.event("POST", "/xrpc/com.atproto.sync.requestCrawl", body=body) | {"isBase64Encoded": encoded}
-    got = bare_api.app(event, None)
-    assert got["statusCode"] in (200, 400)
-    if got["statusCode"] == 400:
-        assert json.loads(got["body"])["error"] == "InvalidRequest"
-
-
 # -- hostnames
 
 
@@ -171,25 +146,6 @@ def test_no_body_is_our_own_fault(bare_api: Api, admitted: list[str], body: str,
 def test_a_hostname_that_is_not_public_is_refused(bare_api: Api, hostname: str) -> None:
     answer = bare_api.announce(json.dumps({"hostname": hostname}))
     assert (answer.status, answer.error) == (400, "InvalidRequest")
-
-
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    st.text(st.characters(exclude_characters=".") | st.characters(categories=["Cs"]))
-    | st.from_regex(r"[a-z.:/@\[\]é%?]{1,12}\Z")
-)
-def test_no_hostname_is_our_own_fault(bare_api: Api, hostname: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chalicelib.crawl.admission.parse_origin", _refuse_the_good)
-        answer = bare_api.announce(json.dumps({"hostname": hostname}))
-    assert (answer.status, answer.error) == (400, "InvalidRequest")
-
-
-def _refuse_the_good(text: str, *, allow_private: bool) -> None:
-    parse_origin(text, allow_private=allow_private)
-    raise InvalidSyntax("a good one, which would be looked up")
 
 
 # -- what admission says

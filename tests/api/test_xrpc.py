@@ -10,8 +10,6 @@ import pytest
 from chalice.app import Response
 from chalice.deploy.validate import validate_routes
 from chalice.test import Client
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from chalicelib.api import listing, xrpc
 from chalicelib.api.xrpc import XrpcFailure
@@ -152,24 +150,6 @@ def test_a_type_of_content_that_chalice_refuses_is_415_in_our_shape() -> None:
 
 def test_the_type_of_content_of_a_read_does_not_matter(api: Api) -> None:
     assert api.get(LISTING, CAPTAIN, headers={"Content-Type": "text/plain"}).status == 200
-
-
-@settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    method=st.sampled_from(["GET", "POST", "OPTIONS", "PUT"]),
-    path=st.sampled_from([CRAWL, "/xrpc/com.example.thing"]) | st.text(max_size=20).map(lambda text: f"/xrpc/{text}"),
-    headers=st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=3),
-    body=st.none() | st.text(max_size=20),
-)
-def test_no_request_is_our_own_fault(
-    bare_api: Api, method: str, path: str, headers: dict[str, str], body: str | None
-) -> None:
-    answer = bare_api.call(method, path, headers=headers, body=body)
-    assert answer.status in (204, 400, 405, 415, 501)
-    if answer.status != 204:
-        assert answer.error
 
 
 # -- deployed

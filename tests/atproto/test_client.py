@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from chalicelib.atproto.client import MAX_ANSWER, MAX_PAGE, ListedRepo, PdsClient, RepoPage, RepoStatus
-from chalicelib.atproto.errors import BadResponse, BudgetExceeded, RemoteError, Unreachable, XrpcError
+from chalicelib.atproto.errors import BadResponse, BudgetExceeded, Unreachable, XrpcError
 from chalicelib.atproto.net import Door
 from chalicelib.atproto.syntax import Did, Origin, Tid, parse_origin
 from simulator.scripted import Reply, ScriptedServer, http
@@ -316,29 +313,6 @@ def test_the_message_of_an_error_is_fit_to_be_logged(host: Host, client: PdsClie
     assert str(error.value).startswith("500 Oops: ?[2J?xxx")
     assert len(str(error.value)) < 250
     assert str(error.value).isprintable()
-
-
-@given(
-    value=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from([DID, REV, HEAD]),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["did", "rev", "head", "active", "status", "cursor", "repos", "error"]),
-                inner,
-                max_size=6,
-            )
-        ),
-        max_leaves=10,
-    ),
-    status=st.sampled_from([200, 204, 302, 400, 500]),
-)
-@settings(max_examples=150, deadline=None)
-def test_no_answer_breaks_the_client(value: Any, status: int, host: Host, client: PdsClient) -> None:
-    host.reply = http(status, b"" if status == 204 else json.dumps(value).encode())
-    for call in every_call(client):
-        with suppress(RemoteError):
-            call()
 
 
 def test_an_unreachable_host_is_unreachable_in_every_call() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from chalicelib.atproto.errors import (
     AddressRefused,
@@ -232,50 +230,6 @@ def test_the_document_of_another_did_is_malformed(id_: Any) -> None:
 def test_what_is_no_document_is_malformed(value: Any) -> None:
     with pytest.raises(MalformedDidDocument):
         parse_did_document(PLC, value, allow_private=False)
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(
-        [PLC, "#atproto", "#atproto_pds", "Multikey", MULTIKEY, "AtprotoPersonalDataServer", "z", "at://a.b"]
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["id", "type", "controller", "publicKeyMultibase", "serviceEndpoint", "x"]),
-            inner,
-            max_size=6,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(
-    st.fixed_dictionaries(
-        {"id": st.just(PLC)},
-        optional={"verificationMethod": json_values, "service": json_values, "alsoKnownAs": json_values},
-    )
-    | json_values
-)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_no_json_breaks_the_parser(value: Any) -> None:
-    with suppress(MalformedDidDocument):
-        assert parse_did_document(PLC, value, allow_private=True).did == PLC
-
-
-@given(
-    st.text(max_size=220).map(lambda text: f"z{text}"),
-    st.sampled_from(["Multikey", "EcdsaSecp256r1VerificationKey2019"]),
-)
-@settings(max_examples=300, deadline=None)
-def test_no_text_for_a_key_breaks_the_parser(multibase: str, type_: str) -> None:
-    identity = parsed(verificationMethod=[method(type=type_, publicKeyMultibase=multibase)])
-    assert (identity.key is None) == (identity.key_problem is not None)
 
 
 # Where it is found

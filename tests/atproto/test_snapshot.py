@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from chalicelib.atproto import spool
 from chalicelib.atproto.car import CarReader
@@ -18,7 +16,6 @@ from chalicelib.atproto.cid import RAW
 from chalicelib.atproto.commit import parse_commit
 from chalicelib.atproto.crypto import parse_did_key
 from chalicelib.atproto.errors import (
-    AtprotoError,
     BadSignature,
     BudgetExceeded,
     EmptyCar,
@@ -831,39 +828,6 @@ def test_junk_that_pushes_out_what_is_asked_for_later_changes_nothing() -> None:
     blocks = [(cid, MIXED.blocks[cid]) for cid in backwards(MIXED)]
     for at in (len(blocks) - 1, len(blocks) // 2):
         assert records(car(MIXED.head.cid, blocks[:at] + junk + blocks[at:])) == truth(MIXED)
-
-
-# --- whatever else
-
-
-SMALL = mixed(wanted=8, others=20, seed=3)
-FILES = [export.car(SMALL, order).encode() for order in (export.reference, export.shuffled(1), backwards)]
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_a_file_with_changed_bytes_is_read_truly_or_refused_by_an_error_of_ours(data: st.DataObject) -> None:
-    file = bytearray(data.draw(st.sampled_from(FILES)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(file) - 1))
-        how = data.draw(st.sampled_from(["set", "cut", "insert", "repeat"]))
-        if how == "set":
-            file[at] = data.draw(st.integers(0, 255))
-        elif how == "cut":
-            del file[at : at + data.draw(st.integers(1, 60))]
-        elif how == "insert":
-            file[at:at] = data.draw(st.binary(min_size=1, max_size=8))
-        else:
-            file[at:at] = file[at : at + 80]
-    lookahead, pending = data.draw(st.sampled_from([0, 500, 65_536])), data.draw(st.sampled_from([0, 4, 1_000]))
-    try:
-        with read(bytes(file), lookahead=lookahead, pending=pending) as snapshot:
-            snapshot.commit.check_signature(KEY)
-            found = list(snapshot.records())
-    except AtprotoError:
-        return
-    assert [(each.path, each.cid) for each in found] == [(each.path, each.cid) for each in truth(SMALL)]
-    assert all(each == true for each, true in zip(found, truth(SMALL), strict=True) if not each.problem)
 
 
 def test_the_builders_sign_as_the_simulator_does() -> None:

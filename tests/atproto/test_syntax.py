@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -509,30 +508,3 @@ def test_the_key_of_an_origin_leads_back_to_it(origin: Origin) -> None:
 @given(ORIGINS, ORIGINS)
 def test_two_origins_have_two_keys(one: Origin, other: Origin) -> None:
     assert (str(one) == str(other)) == (one == other)
-
-
-WRITTEN = (
-    st.text()
-    | st.text("ahold01.:/@#?%[]\\|-_ \t\0éK。", max_size=40)
-    | st.builds(
-        "{}{}{}{}".format,
-        st.sampled_from(["", "https://", "http://", "HTTPS://", "did:web:", "//"]),
-        HOSTS | st.text(max_size=10),
-        st.sampled_from(["", ".", "..", "#", "|", "\\", "@x.io", "%00", "\n"]),
-        st.sampled_from(["", "/", ":443", ":443/", ":80", "%3A80", ":", "?x", "#x"]),
-    )
-)
-
-
-@given(WRITTEN, st.booleans())
-def test_no_text_raises_anything_else_and_no_origin_has_a_separator_in_its_name(text: str, allow_private: bool) -> None:
-    try:
-        origin = parse_origin(text, allow_private=allow_private)
-    except InvalidSyntax:
-        return
-    assert re.fullmatch(r"[a-z0-9.:-]+" if allow_private else r"[a-z0-9.-]+", origin.hostname)
-    assert Origin.parse_key(str(origin)) == origin
-    assert parse_origin(origin.url, allow_private=allow_private) == origin
-    if not allow_private:
-        assert (str(origin), origin.port, origin.secure) == (origin.hostname, 443, True)
-        assert "." in origin.hostname

@@ -92,7 +92,7 @@ def run(targets: Sequence[Target], inputs: int, seed: int) -> int:
     print(f"{time.monotonic() - began:.0f} s; the processes grew by {' and '.join(peaks)}")
     failures = [failure for report in reports.values() for failure in report.failures]
     for failure in failures:
-        print(f"\n{failure.traceback}\n{failure.target}: {failure.save(ROOT / '.fuzz')}")
+        print(f"\n{failure.traceback}\n{failure.target}: {failure.save(ROOT / '.local' / 'fuzz')}")
     return int(bool(failures))
 
 

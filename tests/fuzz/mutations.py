@@ -129,6 +129,7 @@ _STRANGE_TEXTS = [
         "~",
     ),
 ]
+_NAMES = ["", "\0", "a" * 300, "seq", "id", "did", "repo", "rev", "ops", "cid", "prev", "$type", "e", "zz"]
 _STRANGE: list[Any] = [
     None,
     True,
@@ -268,7 +269,7 @@ def _changed(rng: random.Random, value: Any, strange: Sequence[Any]) -> Any:
             case 1 if isinstance(changed, list):
                 changed[place:place] = [value[place]] * rng.choice((1, 2, 300))
             case 1:
-                changed[rng.choice(("", "\0", "a" * 300, "seq", "id", "$type", "e", "zz"))] = changed.pop(place)
+                changed[rng.choice(_NAMES)] = changed.pop(place)
             case 2:
                 other = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
                 changed[place], changed[other] = value[other], value[place]

@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -212,11 +213,6 @@ def stream(fixtures: Path) -> Target:
     documents = _documents(fixtures)
     keys = {did: parse_did_document(Did(did), document, allow_private=False).key for did, document in documents.items()}
     recorded = _recorded(fixtures)
-    truth = {}
-    for frame in recorded:
-        event = decode_frame(frame)
-        assert isinstance(event, CommitEvent)
-        truth[event.commit] = event
     simulated = [
         *(
             tell(commit, 7, TIME)
@@ -232,6 +228,9 @@ def stream(fixtures: Path) -> Target:
         frames.error("FutureCursor"),
         frames.message("#tombstone", {"seq": 12, "did": DID, "time": TIME}),
     ]
+
+    events = [decode_frame(frame) for frame in (*recorded, *simulated)]
+    truth = {event.commit: event for event in reversed(events) if isinstance(event, CommitEvent) and event.ops}
 
     def read(frame: bytes) -> str:
         glance = peek(frame)
@@ -577,6 +576,8 @@ def texts(fixtures: Path) -> Target:
         def check(text: str) -> object:
             found = parse_origin(text, allow_private=private)
             assert Origin.parse_key(str(found)) == found == parse_origin(found.url, allow_private=private)
+            assert re.fullmatch(r"[a-z0-9.:-]+", found.hostname)
+            assert private or str(found) == found.hostname
             return parse_did(found.did_web)
 
         return check
