@@ -318,7 +318,7 @@ def did_documents(fixtures: Path) -> Target:
             assert found.pds is None or private or str(found.pds) == found.pds.hostname
         return ACCEPTED if found.key and found.pds else "incomplete"
 
-    return Target("did-document", 10, seeds, changed_json, read, (MalformedDidDocument, BadResponse))
+    return Target("did-document", 10, seeds, changed_json, read, (MalformedDidDocument, RemoteError))
 
 
 def answers() -> Target:
