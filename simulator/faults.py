@@ -38,6 +38,8 @@ class Fault:
     """One fault. Of the times it may strike, ``times`` are left (None: until it is cleared)."""
 
     times: int | None = None
+    after: int = 0
+    """So many requests pass before it strikes."""
     only: Query = field(default_factory=dict)
     """Query parameters that a request must have to be struck, such as ``{"did": ...}``."""
     delay: float = 0
@@ -62,6 +64,9 @@ class Fault:
     def strikes(self, query: Query) -> bool:
         """Whether a request is struck; counts it if so."""
         if self.times == 0 or any(query.get(name) != value for name, value in self.only.items()):
+            return False
+        if self.after > 0:
+            self.after -= 1
             return False
         if self.times is not None:
             self.times -= 1

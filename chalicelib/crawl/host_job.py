@@ -7,10 +7,12 @@ listRepos, page by page -- is the repo known at this rev? --> skip
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from chalicelib.atproto.client import ListedRepo, PdsClient, RepoPage
 from chalicelib.atproto.errors import (
@@ -25,6 +27,7 @@ from chalicelib.atproto.repo import read_snapshot
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
 from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.context import Context
+from chalicelib.crawl.pace import Pace
 from chalicelib.crawl.queue import HostJob, RepoJob
 from chalicelib.crawl.repo_job import Deadline, sync_repo
 from chalicelib.index import repo_state
@@ -39,6 +42,8 @@ IN_PLACE = 20
 STRANGERS = 50
 """If none of the first so many repos that were resolved names this host as its PDS, the crawl is given up."""
 UNREACHABLE_IN_A_ROW = 5
+BURST = 100
+"""So many requests may be made at once, before the host's rate holds."""
 STREAM_LAG_MS = 2 * 60 * 1000
 """A rev younger than that which is not stored yet is left to the stream, while the stream is unbroken."""
 
@@ -49,15 +54,17 @@ def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> No
     crawl = context.hosts.claim_crawl(origin)
     if crawl is None:
         return
+    walk = _HostCrawl(context, crawl, refresh)
     try:
-        _HostCrawl(context, crawl, refresh).run()
+        walk.run()
     except JobLost:
         log("host-job-lost", host=str(origin))
     except RemoteError as error:
         if context.hosts.forget_unconfirmed(crawl.row):
             log("host-forgotten", host=str(origin), error=str(error))
             return
-        context.hosts.fail(crawl, f"{type(error).__name__}: {error}", retry_after=error.retry_after)
+        reason = f"{type(error).__name__}: {error}"
+        context.hosts.fail(crawl, reason, retry_after=error.retry_after, got_on=walk.got_on)
         log("host-failed", host=str(origin), error=str(error))
 
 
@@ -81,6 +88,10 @@ class _HostCrawl:
         self._deadline = Deadline(context.settings.job_seconds)
         self._authority = _Authority()
         self._unreachable = 0
+        self._pace = Pace(context.settings.crawl_rate, BURST)
+        self._renewed = time.monotonic()
+        self.got_on = False
+        """Whether something was done that needs not be done again."""
 
     def run(self) -> None:
         context, crawl = self._context, self._crawl
@@ -91,11 +102,14 @@ class _HostCrawl:
         seen = int(crawl.row.crawl_seen or 0)
         unlisted = self._in_scope() if cursor is None else set()
         while True:
+            time.sleep(self._pace.reserve())
             page = self._client.list_repos(cursor, PAGE)
             if page.cursor is not None and page.cursor == cursor:
                 raise BadResponse("listRepos gives a cursor that leads back to the same page")
             few = cursor is None and len(page.repos) <= IN_PLACE and self._is_last(page)
-            self._visit(page.repos, few)
+            if not self._visit(page.repos, few, partial(context.hosts.progress, crawl, page=cursor, seen=seen)):
+                self._hand_over()
+                return
             unlisted.difference_update(canonical_did(repo.did) for repo in page.repos)
             seen += len(page.repos)
             if seen > context.settings.max_host_repos:
@@ -104,10 +118,10 @@ class _HostCrawl:
                 break
             cursor = page.cursor
             context.hosts.progress(crawl, page=cursor, seen=seen)
+            self.got_on = True
             log("host-progress", host=str(self._origin), repos=seen)
             if self._deadline.left < 0:
-                context.hosts.hand_over(crawl)
-                context.queue.send(HostJob(self._origin, refresh=self._refresh))
+                self._hand_over()
                 return
         for did in unlisted:  # deleted, it seems, and nobody told us
             self._ask(Did(did), claim="deleted", refresh=True)
@@ -115,6 +129,11 @@ class _HostCrawl:
         log("host-done", host=str(self._origin), repos=seen, again=again)
         if again:
             context.queue.send(HostJob(self._origin))
+
+    def _hand_over(self) -> None:
+        """There is no time left: another job goes on where this one stopped."""
+        self._context.hosts.hand_over(self._crawl)
+        self._context.queue.send(HostJob(self._origin, refresh=self._refresh))
 
     def _in_scope(self) -> set[str]:
         """The repos of this host of which something is indexed."""
@@ -127,25 +146,39 @@ class _HostCrawl:
         following = self._client.list_repos(page.cursor, PAGE)
         return not following.repos and following.cursor is None
 
-    def _visit(self, repos: Iterable[ListedRepo], few: bool) -> None:
+    def _visit(self, repos: Iterable[ListedRepo], few: bool, show_life: Callable[[], None]) -> bool:
+        """Look at those of a page's repos that are due. Returns whether there was time for all of them."""
         rows = self._context.writer.load_many(repo.did for repo in repos)
         refresh = few and self._refresh
         todo = [repo for repo in repos if refresh or self._is_due(repo, rows.get(canonical_did(repo.did)))]
-        if not todo:
-            return
 
-        def visit(repo: ListedRepo) -> None:
+        ended = False
+
+        def visit(repo: ListedRepo) -> bool:
+            nonlocal ended
+            if ended or self._deadline.left < 0:
+                return False
             row = rows.get(canonical_did(repo.did))
-            if not _is_public(repo) and (row is None or not row.collections):
-                self._context.writer.not_public(repo.did, host=str(self._origin), status=repo.status)
-            elif few:
-                self._sync(repo, audit=row is not None and self._awaits_audit(row))
-            else:
-                self._probe(repo, row)
+            try:
+                if not _is_public(repo) and (row is None or not row.collections):
+                    self._context.writer.not_public(repo.did, host=str(self._origin), status=repo.status)
+                elif few:
+                    self._sync(repo, audit=row is not None and self._awaits_audit(row))
+                else:
+                    self._probe(repo, row)
+            except BaseException:
+                ended = True  # and nothing more is asked of the host
+                raise
+            return True
 
+        complete = True
         with ThreadPoolExecutor(self._context.settings.crawl_concurrency, thread_name_prefix="crawl") as pool:
-            for _ in pool.map(visit, todo):
-                pass  # the first exception ends the page
+            for visited in pool.map(visit, todo):  # the first exception ends the page
+                complete = complete and visited
+                if time.monotonic() - self._renewed > self._context.settings.job_lease_seconds / 3:
+                    show_life()
+                    self._renewed = time.monotonic()
+        return complete
 
     def _is_due(self, repo: ListedRepo, row: RepoRow | None) -> bool:
         """Whether what the host lists is something that is not known yet."""
@@ -198,6 +231,7 @@ class _HostCrawl:
             self._ask(repo.did, refresh=row.host != str(self._origin), audit=self._awaits_audit(row))
             return
         settings, writer = self._context.settings, self._context.writer
+        time.sleep(self._pace.reserve())
         try:
             with self._client.repo_car(repo.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
                 snapshot = read_snapshot(
@@ -211,6 +245,7 @@ class _HostCrawl:
                 wanted = snapshot.record_count > 0
                 rev = snapshot.commit.rev
             self._unreachable = 0
+            self.got_on = True
         except XrpcError as error:
             if error.status in (429, 503):
                 raise

@@ -210,10 +210,11 @@ class Hosts:
         self._held(crawl, [*actions, rows.due_at.set(now + TOLD_MS)])
         return True
 
-    def fail(self, crawl: HostCrawl, error: str, *, retry_after: float | None = None) -> None:
-        """The host failed: say so on its row, and try again from the same page after a back-off. Raises ``JobLost``."""
+    def fail(self, crawl: HostCrawl, error: str, *, retry_after: float | None = None, got_on: bool = False) -> None:
+        """The host failed: say so on its row, and try again from the same page after a back-off, which grows only with
+        failures before which the crawl did not get on. Raises ``JobLost``."""
         rows = self._rows
-        failures = int(crawl.row.failures) + 1
+        failures = 1 if got_on else int(crawl.row.failures) + 1
         wait = back_off(failures - 1, self._failure_cap_ms, retry_after, self._jitter)
         actions: list[Action] = [
             *self._without_job(),

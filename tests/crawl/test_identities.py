@@ -14,7 +14,6 @@ from chalicelib.atproto.syntax import Did
 from chalicelib.crawl.identities import RETRY_MS, Identities
 from chalicelib.index.state import IDENTITY, State
 from chalicelib.index.tables import Tables
-from simulator.clock import Clock as TidClock
 from simulator.faults import status
 from simulator.keys import SigningKey
 from simulator.neighbourhood import Neighbourhood
@@ -32,15 +31,9 @@ class Clock:
 
 
 @pytest.fixture
-def sim() -> Iterator[SimulatorThread]:
-    with SimulatorThread(seed=1, clock=TidClock.wall()) as running:
-        key = SigningKey.generate(random.Random(1))
-        running.net.identities.publish(DID, key=key, pds="https://one.example.com", handle="a.test")
-        yield running
-
-
-@pytest.fixture
 def net(sim: SimulatorThread) -> Neighbourhood:
+    key = SigningKey.generate(random.Random(1))
+    sim.net.identities.publish(DID, key=key, pds="https://one.example.com", handle="a.test")
     return sim.net
 
 

@@ -161,6 +161,15 @@ def test_a_failing_host_is_tried_less_and_less_often_and_never_given_up(hosts: H
     assert (hosts.load(HOLD).status, hosts.load(HOLD).failures, hosts.load(HOLD).last_error) == ("active", 0, None)
 
 
+def test_a_host_whose_crawl_gets_on_between_failures_is_not_called_offline(hosts: Hosts, clock: Clock) -> None:
+    admitted(hosts)
+    for _ in range(2 * OFFLINE_AFTER):
+        clock.now += 10 * MINUTE
+        hosts.fail(hosts.claim_crawl(HOLD), "429", retry_after=300, got_on=True)
+        row = hosts.load(HOLD)
+        assert (row.status, row.due_at) == ("active", clock.now + 5 * MINUTE)
+
+
 def test_a_remote_that_says_when_to_come_back_is_obeyed(hosts: Hosts, clock: Clock) -> None:
     admitted(hosts)
     hosts.fail(hosts.claim_crawl(HOLD), "429", retry_after=3600)
