@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.attack import Failure, Report, attack, send
-from tests.fuzz.targets import Target, all_targets
+from tests.fuzz.target import Target
+from tests.fuzz.targets import all_targets
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROCESSES = 2
 BATCH = 1_000
 STUCK_SECONDS = 600
+STATM = Path("/proc/self/statm")
 MEMORY = 1 << 30
 """Bytes of address space that a process may add to what it has at its start."""
 
@@ -56,7 +58,8 @@ def replay(target: Target, file: Path) -> int:
     return int(isinstance(outcome, Failure))
 
 
-def run(targets: Sequence[Target], inputs: int, seed: int) -> int:
+def run(targets: Sequence[Target], inputs: int, seed: int, keep: Path = ROOT / ".local" / "fuzz") -> int:
+    """Attack the targets, print what came of it, and write what broke one to ``keep``. 1 where something did."""
     began = time.monotonic()
     print(f"{inputs:,} inputs, seed {seed}, {PROCESSES} processes", flush=True)
     reports = {target.name: Report() for target in targets}
@@ -92,14 +95,15 @@ def run(targets: Sequence[Target], inputs: int, seed: int) -> int:
     print(f"{time.monotonic() - began:.0f} s; the processes grew by {' and '.join(peaks)}")
     failures = [failure for report in reports.values() for failure in report.failures]
     for failure in failures:
-        print(f"\n{failure.traceback}\n{failure.target}: {failure.save(ROOT / '.local' / 'fuzz')}")
+        print(f"\n{failure.traceback}\n{failure.target}: {failure.save(keep)}")
     return int(bool(failures))
 
 
 def work(targets: Sequence[Target], inputs: int, seed: int, part: int, place: Any, report_to: Connection) -> None:
     """One process: every target's inputs whose number is ``part`` modulo PROCESSES, a batch at a time."""
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    if STATM.exists():  # on Linux
+        size = int(STATM.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def note(number: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz.targets import Target
+from tests.fuzz.target import Target
 
 CPU_SECONDS = 5.0
 """What one input may take; no sound one takes a tenth of a second."""

@@ -12,18 +12,14 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
-from chalicelib import process, settings
-from chalicelib.api import listing
+from chalicelib import settings
 from chalicelib.atproto import content_coding, drisl
 from chalicelib.atproto.cid import cid_from_text, cid_to_text
 from chalicelib.atproto.client import PdsClient
@@ -70,53 +66,27 @@ from chalicelib.atproto.syntax import (
     tid_to_microseconds,
 )
 from chalicelib.crawl import queue
-from chalicelib.index.reader import Reader
 from simulator import export, forgeries, frames
-from simulator.cbor import Link
-from simulator.clock import Clock
 from simulator.identity import did_document
-from simulator.keys import SigningKey
-from simulator.repo import Commit, Repo, Write
-from tests.api.conftest import Api
-from tests.fuzz.mutations import (
-    Mutate,
-    changed_car,
-    changed_cbor,
-    changed_frame,
-    changed_json,
-    changed_text,
-    damaged_cbor,
+from tests.fuzz.api import api
+from tests.fuzz.mutations import changed_car, changed_cbor, changed_frame, changed_json, changed_text, damaged_cbor
+from tests.fuzz.sound import (
+    DID,
+    HEAD,
+    KEY,
+    REV,
+    SCOPE,
+    SIGNER,
+    TIME,
+    backwards,
+    documents,
+    history,
+    published,
+    recorded,
+    repo,
+    small,
 )
-
-ACCEPTED = "accepted"
-Read = Callable[[bytes], str]
-
-DID = Did("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
-SIGNER = SigningKey.generate(random.Random(7))
-KEY = parse_did_key(SIGNER.did_key)
-SCOPE = Scope.parse("io.atcr.*,app.bsky.*,chat.bsky.*")
-TIME = "2026-01-02T03:04:05.678Z"
-HEAD = "bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm"
-REV = "3jzfcijpj2z2a"
-CAPTAIN, CREW = "io.atcr.hold.captain", "io.atcr.hold.crew"
-
-
-@dataclass(frozen=True)
-class Target:
-    """``share``: how many of a hundred inputs it gets. ``around``: what has to be in place while it reads."""
-
-    name: str
-    share: int
-    seeds: Sequence[bytes]
-    mutate: Mutate
-    read: Read
-    refusals: tuple[type[Exception], ...] = ()
-    around: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
-
-    def input(self, seed: int, number: int) -> bytes:
-        """An input by its number: the same one each time."""
-        rng = random.Random(f"{seed}/{self.name}/{number}")
-        return self.mutate(rng, rng.choice(self.seeds))
+from tests.fuzz.target import ACCEPTED, Target
 
 
 def all_targets(fixtures: Path) -> list[Target]:
@@ -140,11 +110,11 @@ def all_targets(fixtures: Path) -> list[Target]:
 
 def cars(fixtures: Path) -> Target:
     """getRepo: read in pieces and with little memory, and true to the commit whatever else is in the file."""
-    repos = [_repo(0), _repo(1), _small(), _repo(150)]
-    orders = [export.reference, export.carstore, export.preorder, export.shuffled(1), _backwards]
+    repos = [repo(0), repo(1), small(), repo(150)]
+    orders = [export.reference, export.carstore, export.preorder, export.shuffled(1), backwards]
     seeds = [export.car(repo, order).encode() for repo in repos for order in orders]
     seeds += [forge(repos[2], export.reference).encode() for forge in (forgeries.bad_signature, forgeries.high_s)]
-    published = [(fixtures / "cars" / name).read_bytes() for name in ("tiny.car", "empty.car")]
+    seeds += [(fixtures / "cars" / name).read_bytes() for name in ("tiny.car", "empty.car")]
     dids = [DID, Did("did:plc:7hptvnhdyeu53xp6rz7e42iy"), Did("did:plc:mhkgaud2jb4rypzt4ph2a3co")]
     truth = {
         repo.head.cid: [(path, each.cid) for path, each in repo.records().items() if SCOPE.wants_key(path.encode())]
@@ -172,15 +142,13 @@ def cars(fixtures: Path) -> Target:
                 snapshot.commit.check_signature(KEY)
         return ACCEPTED
 
-    return Target(
-        "car", 20, [*seeds, *published], changed_car(SIGNER), read, (MalformedCar, BudgetExceeded, VerificationFailed)
-    )
+    return Target("car", 20, seeds, changed_car(SIGNER), read, (MalformedCar, BudgetExceeded, VerificationFailed))
 
 
 def values(fixtures: Path) -> Target:
     """One item of DAG-CBOR: what is read is written again as it was."""
-    seeds = [*_small().blocks.values(), *(frame[drisl.decode_prefix(frame)[1] :] for frame in _recorded(fixtures)[:20])]
-    seeds += [base64.b64decode(case["cbor_base64"] + "==") for case in _published(fixtures)]
+    seeds = [*small().blocks.values(), *(frame[drisl.decode_prefix(frame)[1] :] for frame in recorded(fixtures)[:20])]
+    seeds += [base64.b64decode(case["cbor_base64"] + "==") for case in published(fixtures)]
 
     def read(data: bytes) -> str:
         value, end = drisl.decode_prefix(data)
@@ -210,18 +178,16 @@ _KINDS = {
 
 def stream(fixtures: Path) -> Target:
     """Frames: a glance and decoding agree, and what is verified is what was signed."""
-    documents = _documents(fixtures)
-    keys = {did: parse_did_document(Did(did), document, allow_private=False).key for did, document in documents.items()}
-    recorded = _recorded(fixtures)
+    keys = {
+        did: parse_did_document(Did(did), document, allow_private=False).key
+        for did, document in documents(fixtures).items()
+    }
+    real = recorded(fixtures)
     simulated = [
-        *(
-            tell(commit, 7, TIME)
-            for commit in _history()
-            for tell in (frames.commit, frames.legacy_commit, frames.sync)
-        ),
-        frames.too_big_commit(_history()[0], 8, TIME),
-        frames.commit_block_last(_history()[1], 9, TIME),
-        frames.commit_badly_signed(_history()[1], 10, TIME),
+        *(tell(commit, 7, TIME) for commit in history() for tell in (frames.commit, frames.legacy_commit, frames.sync)),
+        frames.too_big_commit(history()[0], 8, TIME),
+        frames.commit_block_last(history()[1], 9, TIME),
+        frames.commit_badly_signed(history()[1], 10, TIME),
         frames.identity(DID, 11, TIME, "alice.atcr.io"),
         frames.account(DID, 2**40, TIME, False, "takendown"),
         frames.info("OutdatedCursor", "too old"),
@@ -229,7 +195,7 @@ def stream(fixtures: Path) -> Target:
         frames.message("#tombstone", {"seq": 12, "did": DID, "time": TIME}),
     ]
 
-    events = [decode_frame(frame) for frame in (*recorded, *simulated)]
+    events = [decode_frame(frame) for frame in (*real, *simulated)]
     truth = {event.commit: event for event in reversed(events) if isinstance(event, CommitEvent) and event.ops}
 
     def read(frame: bytes) -> str:
@@ -266,7 +232,7 @@ def stream(fixtures: Path) -> Target:
             json.dumps(change.record and change.record.value)
 
     return Target(
-        "frame", 20, [*recorded, *simulated * 3], changed_frame(SIGNER), read, (MalformedFrame, VerificationFailed)
+        "frame", 20, [*real, *simulated * 3], changed_frame(SIGNER), read, (MalformedFrame, VerificationFailed)
     )
 
 
@@ -296,7 +262,7 @@ class _Door:
 def did_documents(fixtures: Path) -> Target:
     """What a directory or a did:web answers, through the resolver."""
     plc, web = Did("did:plc:ewvi7nxzyoun6zhxrhs64oiz"), Did("did:web:hold01.atcr.io")
-    seeds = [json.dumps(document).replace(did, plc).encode() for did, document in _documents(fixtures).items()]
+    seeds = [json.dumps(document).replace(did, plc).encode() for did, document in documents(fixtures).items()]
     for did in (plc, web):
         for legacy in (False, True):
             made = did_document(did, key=SIGNER, pds="https://hold01.atcr.io", handle="hold01.atcr.io", legacy=legacy)
@@ -403,169 +369,6 @@ def bodies() -> Target:
     return Target("gzip", 2, seeds, mutate, read, (BadResponse, BudgetExceeded, Unreachable))
 
 
-# -- what callers send
-
-
-def api() -> Target:
-    """Requests to the API, through the app: every answer is a sound one or an XRPC error, and none is our own fault."""
-    listed, crawl, health = (f"/xrpc/{name}" for name in (_LISTING, "com.atproto.sync.requestCrawl", "_health"))
-    cursors = [listing.encode_cursor(dict.fromkeys(names, 5), names) for names in ([CAPTAIN], [CAPTAIN, CREW])]
-    queries = [
-        [["collection", CAPTAIN]],
-        [["collection", CAPTAIN], ["limit", "2"]],
-        [["collection", CAPTAIN], ["limit", "1"], ["cursor", cursors[0]]],
-        [["collection", CREW], ["collection", CAPTAIN], ["cursor", cursors[1]], ["limit", "2000"]],
-    ]
-    texts = [
-        *(
-            "hold01.atcr.io",
-            "https://hold01.atcr.io/",
-            "xn--bcher-kva.de",
-            "höld.example.org",
-            "a.io:443",
-            "known.atcr.io",
-        ),
-        *("127.0.0.1", "localhost:2583", "did:web:hold01.atcr.io"),
-    ]
-    seeds: list[dict[str, Any]] = [{"method": "GET", "path": listed, "query": query} for query in queries * 2]
-    seeds += [{"method": "POST", "path": crawl, "body": json.dumps({"hostname": text})} for text in texts]
-    seeds += [{"method": "POST", "path": crawl, "body": json.dumps({"hostname": texts[0]}), "headers": {"content-type": kind}}
-              for kind in ("application/json", "application/json; charset=utf-8", "text/plain")]  # fmt: skip
-    seeds += [
-        {"method": "GET", "path": health},
-        {"method": "OPTIONS", "path": listed},
-        {"method": "GET", "path": "/xrpc/a.b.c"},
-    ]
-
-    def read(data: bytes) -> str:
-        sent = json.loads(data)
-        caller = _caller()
-        event = caller.event(
-            sent["method"], sent["path"], sent.get("query", ()), headers=sent.get("headers"), body=sent.get("body")
-        )
-        got = caller.app(event | {"isBase64Encoded": bool(sent.get("encoded"))}, None)
-        status, text = got["statusCode"], got["body"]
-        if status == 204 or (status == 200 and not text):
-            return ACCEPTED
-        answer = json.loads(text)
-        if status == 200:
-            assert sent["path"] == listed
-            assert all(parse_did(repo["did"]) for repo in answer["repos"])
-            return ACCEPTED
-        assert status in ((503,) if sent["path"] == health and status > 500 else (400, 405, 415, 501)), got
-        assert answer["error"] != "InternalServerError"
-        assert answer["message"]
-        assert len(text) < 8_000
-        return str(answer["error"])
-
-    return Target("api", 10, [json.dumps(seed).encode() for seed in seeds], _changed_request, read, around=_alone)
-
-
-_LISTING = "com.atproto.sync.listReposByCollection"
-
-
-def _changed_request(rng: random.Random, data: bytes) -> bytes:
-    """A request with other texts in it. It stays a request: what comes through the gateway is one, and is Unicode."""
-    request = json.loads(data)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        pair = rng.choice(request.get("query") or [["collection", CAPTAIN]])
-        match rng.randrange(10):
-            case 0:
-                request["method"] = rng.choice(("GET", "POST", "OPTIONS", "PUT", "HEAD", "get", ""))
-            case 1:
-                name = rng.choice(("content-type", "accept", "origin", "content-length", "x"))
-                request["headers"] = {name: changed_text(rng, "application/json")}
-            case 2:
-                request["path"] = "/xrpc/" + changed_text(rng, _LISTING)
-            case 3:
-                request["encoded"] = True
-                if rng.random() < 0.7:
-                    body = _unicode(request.get("body") or "").encode()
-                    request["body"] = base64.b64encode(body).decode()
-            case 4 if "query" in request:
-                request["query"] = [
-                    *request["query"],
-                    *[[pair[0], changed_text(rng, pair[1])]] * rng.choice((1, 1, 10)),
-                ]
-            case 5 if "query" in request:
-                pair[0] = changed_text(rng, pair[0])
-            case _ if "body" in request:
-                text = request["body"] or ""
-                try:
-                    request["body"] = changed_json(rng, text.encode(errors="replace")).decode(errors="replace")
-                except (ValueError, RecursionError):
-                    request["body"] = changed_text(rng, text)
-            case _:
-                pair[1] = changed_text(rng, pair[1])
-    return _unicode(json.dumps(request, ensure_ascii=False)).encode()
-
-
-def _unicode(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
-class _Rows:
-    """Answers of DynamoDB: some DIDs in each listing, and no state."""
-
-    def query(self, *, ExpressionAttributeValues: Mapping[str, Mapping[str, str]], **_: object) -> dict[str, Any]:
-        if ":c" not in ExpressionAttributeValues:
-            return {"Items": []}
-        after = ExpressionAttributeValues[":k"]["S"]
-        assert len(after) == 16
-        keys = [f"{n:016}#did:plc:{n}" for n in range(1, 12)]
-        return {"Items": [{"key": {"S": key}} for key in keys if key >= after]}
-
-    def batch_get_item(self, *, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
-        ((table, wanted),) = RequestItems.items()
-        rows = [
-            {"did": key["did"], "listed": {"S": json.dumps({CAPTAIN: key["did"]["S"][8:].zfill(16)})}}
-            for key in wanted["Keys"]
-        ]
-        return {"Responses": {table: rows}}
-
-
-class _Hosts:
-    """One host is known, and all others are new."""
-
-    def load(self, origin: Origin) -> Any:
-        assert len(str(origin).encode("ascii")) <= 2048  # what a key of DynamoDB may have
-        known = origin.hostname == "known.atcr.io"
-        return SimpleNamespace(status="active", failures=0, repo_count=1) if known else None
-
-    def announce(self, row: object, *, crawl: bool) -> bool:
-        return crawl
-
-    def admit(self, origin: Origin, *, confirmed: bool, error: str | None = None) -> None:
-        assert (error is None) == confirmed
-        (error or "").encode()
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """The app as it is deployed, but with no tables, no queue and no network behind it."""
-    door = SimpleNamespace(
-        get=lambda url, **_: Response(
-            url, *((200, None, b'{"did": "did:web:x.io"}') if len(url) % 2 else (502, 1.0, b"\xff"))
-        )
-    )
-    now = settings.read({})
-    context = SimpleNamespace(settings=now, hosts=_Hosts(), door=door, queue=SimpleNamespace(send=queue.to_body))
-    reader = Reader(_Rows(), "t")
-    with (
-        patch.object(settings, "current", lambda: now),
-        patch.object(process, "reader", lambda: reader),
-        patch.object(process, "context", lambda: context),
-    ):
-        yield
-
-
-@cache
-def _caller() -> Api:
-    import app
-
-    return Api(app.app, "t")
-
-
 # -- texts
 
 
@@ -667,73 +470,3 @@ def _changed_text(rng: random.Random, data: bytes) -> bytes:
     for _ in range(rng.choice((1, 1, 2))):
         text = changed_text(rng, text)
     return text.encode(errors="surrogatepass")
-
-
-# -- sound inputs
-
-
-def _record(collection: str, **fields: Any) -> dict[str, Any]:
-    return {"$type": collection, **fields}
-
-
-def _repo(size: int) -> Repo:
-    collections = [CAPTAIN, "app.bsky.feed.like", CREW, "sh.tangled.star"]
-    of = Link(b"\x01\x71\x12\x20" + bytes(32))
-    places = []
-    for n in range(size):
-        collection = collections[n % len(collections)]
-        places.append((f"{collection}/{n:04}", _record(collection, n=n, of=of)))
-    return Repo(DID, SIGNER, Clock(), places)
-
-
-@cache
-def _small() -> Repo:
-    """A repo with a history, so that a carstore has stale blocks of it."""
-    made = _repo(30)
-    paths = list(made.paths())
-    made.apply([made.put(path, _record(path.partition("/")[0], text="é" * 40, raw=b"\0" * 50)) for path in paths[:6]])
-    made.apply([Write("delete", path) for path in paths[3:9]])
-    return made
-
-
-@cache
-def _history() -> list[Commit]:
-    """Commits of every action, one op and several."""
-    made = _repo(40)
-    paths = list(made.paths(CREW))
-    return [
-        made.apply([made.put(f"{CREW}/new", _record(CREW, n=1))]),
-        made.apply(
-            [
-                made.put(f"{CAPTAIN}/self", _record(CAPTAIN)),
-                Write("delete", paths[0]),
-                made.put(paths[1], _record(CREW)),
-            ]
-        ),
-        made.apply([Write("delete", path) for path in paths[2:6]]),
-        made.apply([]),
-    ]
-
-
-def _backwards(repo: Repo, since: str | None = None) -> list[bytes]:
-    return export.preorder(repo)[::-1]
-
-
-def _recorded(fixtures: Path) -> list[bytes]:
-    data = (fixtures / "firehose/frames.bin").read_bytes()
-    found = []
-    while data:
-        end = 4 + int.from_bytes(data[:4], "little")
-        found.append(data[4:end])
-        data = data[end:]
-    return found
-
-
-def _documents(fixtures: Path) -> dict[str, Any]:
-    documents: dict[str, Any] = json.loads((fixtures / "firehose/did_docs.json").read_text())
-    return documents
-
-
-def _published(fixtures: Path) -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads((fixtures / "interop/data-model/data-model-fixtures.json").read_text())
-    return cases

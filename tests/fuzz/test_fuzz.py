@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from tests.fuzz import __main__ as fuzz
 from tests.fuzz import attack as attacking
 from tests.fuzz.attack import Failure, attack, send
-from tests.fuzz.targets import ACCEPTED, Target, all_targets
+from tests.fuzz.target import ACCEPTED, Target
+from tests.fuzz.targets import all_targets
 
 INPUTS = 20_000
 NAMES = ["car", "drisl", "frame", "did-document", "answer", "api", "text", "header", "gzip", "message", "setting"]
@@ -53,7 +56,7 @@ def test_what_is_sound_is_not_refused(targets: dict[str, Target], name: str) -> 
 
 
 def _broken(data: bytes) -> str:
-    if data.count(b"a") % 50 == 49:
+    if data[:1] != b"{":
         raise KeyError(data)
     return ACCEPTED
 
@@ -61,6 +64,12 @@ def _broken(data: bytes) -> str:
 def _endless(data: bytes) -> str:
     while data:
         pass
+    return ACCEPTED
+
+
+def _deadly(data: bytes) -> str:
+    if data[:1] != b"{":
+        os._exit(3)
     return ACCEPTED
 
 
@@ -83,3 +92,19 @@ def test_what_holds_a_reader_for_long_is_named(targets: dict[str, Target], monke
     (failure,) = attack(replace(targets["message"], read=_endless), 1, [7]).failures
     assert "Hang" in failure.traceback
     assert failure.data == targets["message"].input(1, 7)
+
+
+def test_what_kills_the_process_is_named_too(
+    targets: dict[str, Target], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fuzz.run([replace(targets["message"], read=_deadly)], 1_000, 1, tmp_path) == 1
+    assert "the process ended with 3 at input " in capfd.readouterr().out
+    assert all(file.read_bytes()[:1] != b"{" for file in tmp_path.iterdir())
+
+
+def test_a_run_without_a_failure_ends_well(
+    targets: dict[str, Target], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fuzz.run([targets["message"], targets["header"]], 200, 1, tmp_path) == 0
+    assert re.search(r"message +100 .*\nheader +100 .*\nseed 1\n", capfd.readouterr().out)
+    assert not list(tmp_path.iterdir())
