@@ -124,3 +124,23 @@ def test_after_a_burst_a_host_is_asked_at_its_rate(
     waited = [pause for pause in pauses if pause > 0]
     assert len(waited) == len(pauses) - 5
     assert waited == sorted(waited), "nobody slept, so each had to wait for longer"
+
+
+@pytest.mark.parametrize("accounts", [host_job.STRANGERS - 1, host_job.STRANGERS])
+def test_a_host_that_shows_other_peoples_repos_is_given_up_with_the_reason(
+    sim: SimulatorThread, make_context: MakeContext, accounts: int
+) -> None:
+    """They are signed as they should be, and their documents name another host."""
+    pds = sim.call(sim.net.add_pds(accounts=accounts, sailors=accounts, manifests=1, noise=0))
+    for did in pds.accounts:
+        sim.net.identities.update(did, pds="https://elsewhere.example.com")
+    context = make_context()
+    origin = admitted(context, pds)
+    crawl_host(context, origin)
+    row = context.hosts.load(origin)
+    if accounts < host_job.STRANGERS:
+        assert (row.last_error, row.failures) == (None, 0)
+    else:
+        assert "names this host as its PDS" in row.last_error
+        assert row.failures == 1
+    assert list(context.tables.repos.scan()) == []
