@@ -61,11 +61,20 @@ def parse_commit(block: bytes) -> Commit:
         raise _bad("data is not a link to a node")
     if not isinstance(fields.get("prev", ...), drisl.Link | None):
         raise _bad("prev is missing, or neither null nor a link")
-    unsigned = {name: value for name, value in fields.items() if name != "sig"}
     try:
-        return Commit(parse_did(did), parse_tid(rev), data.cid, cid_of(block), signature, drisl.encode(unsigned))
+        return Commit(
+            parse_did(did), parse_tid(rev), data.cid, cid_of(block), signature, _unsigned(block, fields, signature)
+        )
     except InvalidSyntax as error:
         raise _bad(str(error)) from error
+
+
+def _unsigned(block: bytes, fields: dict[str, drisl.Value], signature: bytes) -> bytes:
+    """The commit without its signature, encoded: the very bytes of the block, where they can be only in one place."""
+    field = b"csigX@" + signature
+    if len(signature) == 64 and block.count(field) == 1 and block[0] < 0xB8:
+        return bytes((block[0] - 1,)) + block[1:].replace(field, b"")
+    return drisl.encode({name: value for name, value in fields.items() if name != "sig"})
 
 
 def _bad(what: str) -> VerificationFailed:

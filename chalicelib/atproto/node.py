@@ -165,7 +165,11 @@ def _read_plain(block: bytes, plain: re.Match[bytes]) -> Node:
     for head, suffix, shared, child, value in _ENTRY.findall(block, 4):
         if len(suffix) != (head[1] if len(head) > 1 else head[0] - 0x40):
             raise _bad("a key has another length than it says")
-        keys.append(key := _next_key(key, shared[-1], suffix))
+        previous, length = key, shared[-1]
+        key = previous[:length] + suffix
+        if length > len(previous) or key <= previous:
+            raise _wrong_key(previous, length)
+        keys.append(key)
         values.append(value)
         children.append(child or None)
     if len(keys) != block[3] - 0x80:
@@ -191,7 +195,9 @@ def _read_any(block: bytes, limits: NodeLimits) -> Node:
         if block[at : at + 2] != b"ap":
             raise _bad("an entry has no p")
         shared, at = _number(block, at + 2, 0x00)
-        key = _next_key(key, shared, suffix)
+        previous, key = key, key[:shared] + suffix
+        if shared > len(previous) or key <= previous:
+            raise _wrong_key(previous, shared)
         total += len(key)
         if total > limits.max_key_bytes:
             raise _bad(f"its keys unfold to more than {limits.max_key_bytes} bytes")
@@ -206,13 +212,12 @@ def _read_any(block: bytes, limits: NodeLimits) -> Node:
     return node
 
 
-def _next_key(key: bytes, shared: int, suffix: bytes) -> bytes:
-    if shared > len(key):
-        raise _bad("a prefix is longer than the key before it")
-    following = key[:shared] + suffix
-    if following <= key:
-        raise _bad("a key is empty, or not above the key before it")
-    return following
+def _wrong_key(previous: bytes, shared: int) -> VerificationFailed:
+    return _bad(
+        "a prefix is longer than the key before it"
+        if shared > len(previous)
+        else "a key is empty, or not above the key before it"
+    )
 
 
 def _number(block: bytes, at: int, major: int) -> tuple[int, int]:
