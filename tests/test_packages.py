@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 PATHS = {
     "chalice": "import app; assert app.app.routes",
-    "boto3": "from chalicelib import process; process.reader().page",
+    "boto3": "from chalicelib import process; process.context().queue.send",
     "httpx": "from chalicelib.atproto.net import Door; Door(allow_private=False)",
     "cbor2": "from chalicelib.atproto import drisl; assert drisl.decode(b'\\xa1\\x61\\x61\\x01') == {'a': 1}",
     "multiformats": "from chalicelib.atproto import cid; assert cid.cid_to_text(cid.cid_of(b'')).startswith('bafy')",

@@ -45,7 +45,7 @@ class _Entry:
 
 
 class Reader:
-    """Reads listings. ``client`` is a boto3 DynamoDB client, ``prefix`` the beginning of the tables' names."""
+    """Reads listings. ``client`` is a botocore DynamoDB client, ``prefix`` the beginning of the tables' names."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self._client = client

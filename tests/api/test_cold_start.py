@@ -9,7 +9,18 @@ import sys
 from tests.api.conftest import Api
 from tests.conftest import ROOT, Stack
 
-HEAVY = ["cbor2", "coincurve", "cryptography", "httpx", "idna", "multiformats", "pynamodb", "websockets"]
+HEAVY = [
+    "boto3",
+    "cbor2",
+    "coincurve",
+    "cryptography",
+    "httpx",
+    "idna",
+    "multiformats",
+    "pynamodb",
+    "s3transfer",
+    "websockets",
+]
 
 PROGRAM = """
 import json, sys
@@ -42,4 +53,4 @@ def test_reading_loads_nothing_of_what_crawls(api: Api, stack_env: Stack) -> Non
     found = json.loads(ran.stdout)
     assert [answer["statusCode"] for answer in found["answers"]] == [200, 400, 503, 400]
     assert not set(HEAVY) & set(found["after"])
-    assert not {"boto3", "botocore"} & set(found["before"]), "the client is made by who needs it"
+    assert "botocore" not in found["before"], "the client is made by who needs it"
