@@ -72,25 +72,30 @@ def run(targets: Sequence[Target], inputs: int, seed: int, keep: Path = ROOT / "
         process.start()
         theirs.close()
         workers[ours] = process, place
-    peaks = []
-    while workers:
-        for ready in wait(list(workers)):
-            assert isinstance(ready, Connection)
-            process, place = workers[ready]
-            try:
-                name, report = ready.recv()
-            except EOFError:
-                del workers[ready]
-                process.join()
-                if process.exitcode:
-                    target = targets[place[0]]
-                    died = f"the process ended with {process.exitcode} at input {place[1]}"
-                    reports[target.name].failures.append(Failure(target.name, target.input(seed, place[1]), died))
-            else:
-                if name in reports:
-                    reports[name].add(report)
+    peaks: list[str] = []
+    try:
+        while workers:
+            for ready in wait(list(workers)):
+                assert isinstance(ready, Connection)
+                process, place = workers[ready]
+                try:
+                    name, report = ready.recv()
+                except EOFError:
+                    del workers[ready]
+                    process.join()
+                    if process.exitcode:
+                        target = targets[place[0]]
+                        died = f"the process ended with {process.exitcode} at input {place[1]}"
+                        reports[target.name].failures.append(Failure(target.name, target.input(seed, place[1]), died))
                 else:
-                    peaks.append(f"{report.grown / 1024:.0f} MB")
+                    if name in reports:
+                        reports[name].add(report)
+                    else:
+                        peaks.append(f"{report.grown / 1024:.0f} MB")
+    except KeyboardInterrupt:
+        for process, _ in workers.values():
+            process.terminate()
+        print("interrupted: what has been done so far")
     show(targets, reports, seed)
     print(f"{time.monotonic() - began:.0f} s; the processes grew by {' and '.join(peaks)}")
     failures = [failure for report in reports.values() for failure in report.failures]
