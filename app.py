@@ -7,11 +7,19 @@ from typing import Any
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
-from chalicelib import process, settings, telemetry
+from chalicelib import metrics, process, settings
 from chalicelib.api import crawling, health, listing, repo_status, xrpc
 
 app = Chalice(app_name="atcr-discovery", configure_logs=False)
-telemetry.configure(settings.current().log_format)
+process.begin()
+
+
+@app.middleware("all")
+def measure(event: Any, get_response: Callable[[Any], Any]) -> Any:
+    try:
+        return get_response(event)
+    finally:
+        metrics.flush()
 
 
 @app.middleware("http")

@@ -8,11 +8,18 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from chalicelib import settings
+from chalicelib import metrics, settings, telemetry
 from chalicelib.index.reader import Reader
 
 if TYPE_CHECKING:
     from chalicelib.crawl.context import Context
+
+
+def begin() -> None:
+    """Log and measure as the settings say."""
+    now = settings.current()
+    telemetry.configure(now.log_format)
+    metrics.configure(now.table_prefix if now.metrics == "emf" else None)
 
 
 @cache

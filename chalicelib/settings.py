@@ -105,6 +105,7 @@ class Settings:
         "User-Agent of all outgoing requests; add a URL or an address to be reached at",
     )
     log_format: str = _setting("json", _one_of("json", "text"), "json for machines, text for people")
+    metrics: str = _setting("off", _one_of("off", "emf"), "emf writes measurements to the log, for CloudWatch to read")
 
     table_prefix: str = _setting(
         "atcr-discovery-dev",
@@ -126,7 +127,9 @@ class Settings:
     job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")
     job_lease_seconds: float = _seconds(60, 2, 900, "A job that shows no progress for so long is taken to be dead")
     crawl_concurrency: int = _integer(4, 1, 64, "Requests at a time to one host during a crawl")
-    crawl_rate: float = _seconds(10, 0.1, 100_000, "Requests a second to one host during a crawl, after the first hundred")
+    crawl_rate: float = _seconds(
+        10, 0.1, 100_000, "Requests a second to one host during a crawl, after the first hundred"
+    )
     failure_cap_seconds: float = _seconds(6 * 3600, 1, 7 * 24 * 3600, "Longest back-off after a remote's failure")
     max_repo_bytes: int = _integer(2_000_000_000, 1_000, 10**12, "Largest CAR that is read, in bytes")
     max_repo_records: int = _integer(5_000_000, 1, 10**9, "Most wanted records that one repo may have")

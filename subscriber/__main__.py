@@ -9,14 +9,13 @@ import sys
 
 import uvloop
 
-from chalicelib import settings, telemetry
-from chalicelib.crawl.context import Context
+from chalicelib import process, settings
 from subscriber.supervisor import Supervisor
 
 
 async def main() -> None:
     """Run one subscriber with the settings of the environment."""
-    supervisor = Supervisor(Context(settings.current()))
+    supervisor = Supervisor(process.context())
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, supervisor.stop)
@@ -25,7 +24,7 @@ async def main() -> None:
 
 if __name__ == "__main__":
     try:
-        telemetry.configure(settings.current().log_format)
+        process.begin()
         uvloop.run(main())
         os._exit(0)  # all is saved; threads that wait for others' servers are not waited for
     except settings.InvalidSetting as error:

@@ -14,6 +14,7 @@ may pass it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -33,6 +34,7 @@ from chalicelib.index import repo_state
 from chalicelib.index.errors import Superseded, TooLarge
 from chalicelib.index.tables import RepoRow
 from chalicelib.telemetry import log
+from subscriber import measures
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class _Item:
     size: int
     source: Origin
     done: Callable[[], None]
+    since: float
+    """When it was read (monotonic seconds)."""
 
 
 class _Lane:
@@ -148,10 +152,16 @@ class Pipeline:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()
-        lane.items.append(_Item(event, size, source, done))
+        lane.items.append(_Item(event, size, source, done, time.monotonic()))
         lane.bytes += size
         if lane.task is None:
             lane.task = asyncio.get_running_loop().create_task(self._drive(key, lane))
+
+    @property
+    def oldest(self) -> float:
+        """How long the event that was read first, of those that are not done, has been waiting (seconds)."""
+        first = min((lane.items[0].since for lane in self._lanes.values() if lane.items), default=None)
+        return 0.0 if first is None else time.monotonic() - first
 
     def forget(self, origin: Origin) -> None:
         """Somebody else follows the host from now on: what is in memory of its repos is soon out of date."""
@@ -269,6 +279,7 @@ class Pipeline:
                 repo.trail.clear()
                 repo.reset(row)
                 log("applied", did=event.did, rev=event.rev, changes=len(commit.changes))
+                measures.applied(event.time, self._context.clock())
                 return "applied"
 
     async def _settled_row(self, repo: Repo, lane: _Lane) -> str | None:

@@ -18,10 +18,13 @@ from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
 from subscriber.connection import Connection, LeaseLost
 from subscriber.leases import Leases
+from subscriber.measures import Measures
 from subscriber.pipeline import Pipeline
 
 DRAIN_SECONDS = 12.0
 """Time that a host's events have to end before the host is given back with its cursor where it is."""
+MEASURE_SECONDS = 60.0
+"""Measurements are written so often."""
 ATTENTION_OVERLAP_MS = 60_000
 """Clocks may differ by so much before an announcement goes unseen until the next one."""
 
@@ -41,6 +44,7 @@ class Supervisor:
         self._connections: dict[str, tuple[Connection, asyncio.Task[None]]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._attention: dict[str, int] = {}
+        self._measures = Measures()
         self._looking: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -51,7 +55,7 @@ class Supervisor:
     async def run(self) -> None:
         """Follow hosts until ``stop``."""
         settings = self._context.settings
-        beat = strays = 0.0
+        beat = strays = measure = 0.0
         try:
             while not self._stopping.is_set():
                 try:
@@ -62,6 +66,9 @@ class Supervisor:
                             self._start_over()
                             continue
                         self._spread(leases)
+                    if time.monotonic() >= measure:
+                        measure = time.monotonic() + MEASURE_SECONDS
+                        self._measure()
                     if time.monotonic() >= strays:
                         strays = time.monotonic() + settings.lease_seconds
                         known = {*self._connections, *self._leaving}
@@ -180,6 +187,16 @@ class Supervisor:
             "outcomes": dict(self._pipeline.counts),
             **more,
         }
+
+    def _measure(self) -> None:
+        connections = [connection for connection, _ in self._connections.values()]
+        self._measures.measure(
+            outcomes=self._pipeline.counts,
+            events=sum(connection.events for connection in connections),
+            hosts=len(connections),
+            open_=sum(connection.is_open for connection in connections),
+            oldest=self._pipeline.oldest,
+        )
 
     def _start_over(self) -> None:
         """Declared dead, after a pause or a time without the tables: the hosts may be others' by now."""

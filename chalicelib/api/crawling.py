@@ -6,7 +6,7 @@ import json
 
 from chalice.app import Request, Response
 
-from chalicelib import process
+from chalicelib import metrics, process
 from chalicelib.api import xrpc
 from chalicelib.api.xrpc import XrpcFailure
 from chalicelib.atproto.errors import InvalidSyntax
@@ -23,11 +23,14 @@ def request_crawl(request: Request) -> Response:
     try:
         admission.request_crawl(process.context(), hostname)
     except InvalidSyntax as error:
+        metrics.count("CrawlRequests", Outcome="InvalidRequest")
         raise xrpc.invalid_request(str(error)) from error
     except admission.AdmissionRefused as refused:
+        metrics.count("CrawlRequests", Outcome=refused.error)
         raise XrpcFailure(
             refused.status, refused.error, refused.message, xrpc.retry_after(refused.retry_after)
         ) from refused
+    metrics.count("CrawlRequests", Outcome="accepted")
     return Response("", {}, 200)
 
 

@@ -6,11 +6,12 @@ import base64
 import binascii
 import hashlib
 import struct
+import time
 from collections.abc import Sequence
 
 from chalice.app import Request, Response
 
-from chalicelib import process, settings
+from chalicelib import metrics, process, settings
 from chalicelib.api import xrpc
 from chalicelib.api.xrpc import Parameters, XrpcFailure
 from chalicelib.atproto.errors import InvalidSyntax
@@ -38,7 +39,9 @@ def list_repos_by_collection(request: Request) -> Response:
     # An empty cursor is none: clients in use send it for the first page.
     cursor = parameters.one("cursor")
     after = decode_cursor(cursor, collections) if cursor else {}
+    began = time.perf_counter()
     page = process.reader().page(collections, limit=limit, after=after)
+    metrics.observe("PageLatency", (time.perf_counter() - began) * 1000, "Milliseconds")
     body: dict[str, object] = {"repos": [{"did": did} for did in page.dids]}
     if page.next is not None:
         body["cursor"] = encode_cursor(page.next, collections)

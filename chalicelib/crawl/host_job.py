@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from chalicelib import metrics
 from chalicelib.atproto.client import ListedRepo, PdsClient, RepoPage
 from chalicelib.atproto.errors import (
     AtprotoError,
@@ -64,7 +65,9 @@ def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> No
             log("host-forgotten", host=str(origin), error=str(error))
             return
         reason = f"{type(error).__name__}: {error}"
-        context.hosts.fail(crawl, reason, retry_after=error.retry_after, got_on=walk.got_on)
+        metrics.count("HostFailures")
+        if context.hosts.fail(crawl, reason, retry_after=error.retry_after, got_on=walk.got_on):
+            metrics.count("HostsGoneOffline")
         log("host-failed", host=str(origin), error=str(error))
 
 

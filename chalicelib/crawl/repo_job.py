@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
 
+from chalicelib import metrics
 from chalicelib.atproto.client import PdsClient, RepoStatus
 from chalicelib.atproto.errors import (
     AtprotoError,
@@ -127,6 +128,7 @@ class _RepoJob:
                 job, f"{reason}: {error}", retry_after=error.retry_after if isinstance(error, RemoteError) else None
             )
             log("repo-failed", did=job.did, reason=reason, error=str(error))
+            metrics.count("RepoFailures")
             return Outcome.FAILED
         log("repo-done", did=job.did, outcome=outcome.value)
         return outcome
@@ -210,6 +212,7 @@ class _RepoJob:
 
     def _crawl(self, client: PdsClient, identity: Identity, *, epoch: int) -> Outcome:
         context, job = self._context, self._job
+        began = time.monotonic()
         with client.repo_car(job.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
             snapshot = read_snapshot(
                 self._alive(chunks),
@@ -230,6 +233,8 @@ class _RepoJob:
                 records=snapshot.record_count,
                 bytes=snapshot.bytes_read,
             )
+            metrics.observe("BackfillDuration", (time.monotonic() - began) * 1000, "Milliseconds")
+            metrics.observe("BackfillBytes", snapshot.bytes_read, "Bytes")
         return Outcome.LANDED
 
     def _check(self, snapshot: Snapshot, identity: Identity) -> None:

@@ -210,9 +210,9 @@ class Hosts:
         self._held(crawl, [*actions, rows.due_at.set(now + TOLD_MS)])
         return True
 
-    def fail(self, crawl: HostCrawl, error: str, *, retry_after: float | None = None, got_on: bool = False) -> None:
+    def fail(self, crawl: HostCrawl, error: str, *, retry_after: float | None = None, got_on: bool = False) -> bool:
         """The host failed: say so on its row, and try again from the same page after a back-off, which grows only with
-        failures before which the crawl did not get on. Raises ``JobLost``."""
+        failures before which the crawl did not get on. Returns whether it is called offline from now on. Raises ``JobLost``."""
         rows = self._rows
         failures = 1 if got_on else int(crawl.row.failures) + 1
         wait = back_off(failures - 1, self._failure_cap_ms, retry_after, self._jitter)
@@ -223,9 +223,11 @@ class Hosts:
             rows.due_at.set(self._clock() + wait),
             *self._errors(error),
         ]
-        if failures >= OFFLINE_AFTER and crawl.row.status == "active":
+        goes_offline = failures >= OFFLINE_AFTER and crawl.row.status == "active"
+        if goes_offline:
             actions.append(rows.status.set("offline"))
         self._held(crawl, actions)
+        return goes_offline
 
     def confirm(self, crawl: HostCrawl) -> None:
         """A host that was unreachable when it announced itself has answered: follow it. Raises ``JobLost``."""

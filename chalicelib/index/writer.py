@@ -29,6 +29,7 @@ from pynamodb.exceptions import PutError, TransactWriteError
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
+from chalicelib import metrics
 from chalicelib.atproto.cid import cid_to_text
 from chalicelib.atproto.repo import Record, Snapshot, VerifiedCommit
 from chalicelib.atproto.syntax import Did, canonical_did
@@ -246,7 +247,10 @@ class Writer:
             if row.audit and known:
                 lost = self._lost_listings(row)
                 drift = list(differences)
-                log("audited", did=job.did, drift=len(drift) + len(lost) + (row.collections != counts))
+                found = len(drift) + len(lost) + (row.collections != counts)
+                log("audited", did=job.did, drift=found)
+                metrics.count("Audits")
+                metrics.count("Drift", found)
                 differences = iter(drift)
             last = self._write_all_but_the_last(job, differences, keep_on)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from chalicelib.atproto.syntax import Origin, parse_origin
 from chalicelib.crawl import host_job
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.host_job import crawl_host
+from chalicelib.crawl.pace import Pace
 from chalicelib.index.hosts import HostCrawl
 from simulator.faults import rate_limited
 from simulator.host import Host
@@ -114,16 +116,14 @@ def test_after_a_burst_a_host_is_asked_at_its_rate(
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(host_job, "BURST", 5)
-    monkeypatch.setattr(
-        host_job, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: pauses.append(seconds))
-    )
-    context = make_context(CRAWL_RATE="1", CRAWL_CONCURRENCY="1")
+    monkeypatch.setattr(host_job, "Pace", partial(Pace, clock=lambda: 0.0))  # nobody sleeps, and no time passes
+    monkeypatch.setattr(host_job, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    context = make_context(CRAWL_RATE="2", CRAWL_CONCURRENCY="1")
     origin = admitted(context, pds)
     crawl_host(context, origin)
     assert crawled(context, origin)
-    waited = [pause for pause in pauses if pause > 0]
-    assert len(waited) == len(pauses) - 5
-    assert waited == sorted(waited), "nobody slept, so each had to wait for longer"
+    assert pauses == pytest.approx([0] * 5 + [number / 2 for number in range(1, len(pauses) - 4)])
+    assert len(pauses) > ACCOUNTS
 
 
 @pytest.mark.parametrize("accounts", [host_job.STRANGERS - 1, host_job.STRANGERS])
