@@ -30,6 +30,9 @@ _OP: Final = (b"\xa3ccid\xd8*X%\x00", b"\xa4ccid\xd8*X%\x00")
 _OP_OF_DELETE: Final = (b"\xa3ccid\xf6", b"\xa4ccid\xf6")
 _PREV: Final = b"dprev\xd8*X%\x00"
 _CID_LENGTH: Final = 36
+# Nearly the last field: only prevData follows. A commit that is too big may have left out some of its ops.
+_WHOLE: Final = b"ftooBig\xf4"
+_AFTER_BLOCKS: Final = 160
 # After the ops: rev, a TID; seq, in eight bytes; and the length of the DID in repo.
 _TAIL: Final = Struct(">5s13x5sQ6sB")
 
@@ -50,7 +53,7 @@ def peek(frame: bytes) -> Peek | None:
     """What the frame is, None where it takes decoding to tell.
 
     It reads the start alone, so the rest may still be malformed. But where ``decode_frame`` gives an event, the event is
-    of this kind, with this seq and this DID; and if it is not too big, it has ops for these paths and no others.
+    of this kind, with this seq and this DID, and a commit is said to be whole, with ops for these paths and no others.
     """
     try:
         if frame.startswith(_COMMIT):
@@ -100,6 +103,8 @@ def _commit(frame: bytes) -> Peek | None:
         if frame[at : at + 5] != b"drepo":
             return None
         did = _text(frame, at + 5)[0].decode("ascii")
+    if frame.find(_WHOLE, len(frame) - _AFTER_BLOCKS) < 0:
+        return None
     return Peek("commit", seq, did, tuple(paths)) if 0 < seq <= MAX_SEQ else None
 
 
