@@ -1,0 +1,176 @@
+"""The Lambdas' zip: ``python -m infra.package OUT`` leaves ``deployment.zip`` and ``sam.json`` of ``chalice package`` in OUT.
+
+What Chalice would zip by itself starts slowly: no byte code, and 26 MB of descriptions of services that nobody here calls. So
+the project is copied, its dependencies are installed for the Lambda's platform into the copy's ``vendor/``, cut and compiled,
+and Chalice packages the copy. Byte code is of one version of Python, so it is made by that version: 3.13, or 3.12.
+
+    OUT/project/   app.py  chalicelib/  .chalice/config.json  requirements.txt (empty)
+    OUT/project/vendor/   dependencies, with the byte code of everything, of Chalice's own files and of app.py too
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+TOOLS = ROOT / ".venv" / "package"
+VERSIONS = ("3.13", "3.12")
+"""Of Python, the best first: runtimes of AWS Lambda for which all dependencies have wheels."""
+SERVICES = frozenset({"dynamodb", "sqs", "sts"})
+"""Those of botocore's descriptions that are kept."""
+MAX_BYTES = 25_000_000
+_ON_LAMBDA = "/var/task"
+
+
+class CannotPackage(Exception):
+    """The zip cannot be made here, or would not work; the message says why and what to do."""
+
+
+def interpreter() -> str:
+    """The Python to package with. Raises ``CannotPackage``."""
+    for version in VERSIONS:
+        of_pyenv = sorted(Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv").glob(f"versions/{version}.*"))
+        for candidate in (f"python{version}", *(str(folder / "bin" / "python") for folder in reversed(of_pyenv))):
+            if shutil.which(candidate):
+                asked = subprocess.run(  # noqa: S603
+                    [candidate, "-c", "import sys; print(*sys.version_info[:2], sep='.')"],
+                    capture_output=True,
+                    text=True,
+                )
+                if asked.stdout.strip() == version:
+                    return candidate
+    raise CannotPackage(f"the Lambdas are packaged with Python {' or '.join(VERSIONS)}, and neither is on the PATH")
+
+
+def tools(folder: Path, *packages: str) -> Path:
+    """The Python of a virtual environment in ``folder`` that has Chalice and ``packages``, made anew where it is older than
+    the constraints."""
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if not ready.exists() or ready.stat().st_mtime < CONSTRAINTS.stat().st_mtime:
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(interpreter(), "-m", "venv", str(folder))
+        _run(python, *_INSTALL, "chalice", *packages)
+        ready.touch()
+    return python
+
+
+def build(out: Path, *, stage: str = "dev", machine: str = "x86_64", python: Path | None = None) -> Path:
+    """Make the zip anew in ``out`` and return its path. ``machine``: of the Lambda, ``x86_64`` or ``aarch64``. Raises
+    ``CannotPackage``."""
+    python = python or tools(TOOLS)
+    shutil.rmtree(out, ignore_errors=True)
+    project = out / "project"
+    vendor = project / "vendor"
+    shutil.copytree(ROOT / "chalicelib", project / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / ".chalice", project / ".chalice", ignore=shutil.ignore_patterns("deployments", "venv"))
+    shutil.copy(ROOT / "app.py", project)
+    (project / "requirements.txt").touch()
+    _install(python, vendor, machine)
+    _cut(vendor)
+    _compile(python, project)
+    return chalice_package(python, project, out, stage)
+
+
+def chalice_package(python: Path, project: Path, out: Path, stage: str = "dev") -> Path:
+    """The zip that ``chalice package`` makes of a project. Raises ``CannotPackage`` where something is missing in it."""
+    told = _run(python.parent / "chalice", "package", "--stage", stage, str(out), cwd=project)
+    if "Could not install dependencies" in told:  # Chalice goes on without them
+        raise CannotPackage(told)
+    return out / "deployment.zip"
+
+
+def check(package: Path, python: Path) -> None:
+    """Import everything from the unpacked zip and from nowhere else. Only where the zip is for this machine. Raises
+    ``CannotPackage``."""
+    if package.stat().st_size > MAX_BYTES:
+        raise CannotPackage(f"{package} has {package.stat().st_size:,} bytes, more than the {MAX_BYTES:,} that it may")
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(package) as zipped:
+        zipped.extractall(folder)
+        code = f"import sys; sys.path.insert(0, {folder!r}); import app, chalicelib.crawl.jobs, chalicelib.crawl.sweep"
+        _run(python, "-I", "-S", "-c", code)
+
+
+_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS))
+
+
+def _install(python: Path, vendor: Path, machine: str) -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [
+        line for line in lines if line and not line.startswith(("#", "chalice=="))
+    ]  # Chalice brings its two files
+    version = _run(python, "-c", "import sys; print(*sys.version_info[:2], sep='.')").strip()
+    platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("_2_28", "_2_17", "2014")]
+    what = ("--only-binary", ":all:", "--implementation", "cp", "--python-version", version, "--no-compile", *platforms)
+    _run(python, *_INSTALL, *what, "--target", str(vendor), *wanted)
+
+
+def _cut(vendor: Path) -> None:
+    """Remove what no Lambda of ours reads."""
+    data = vendor / "botocore" / "data"
+    for folder in data.iterdir():
+        if folder.is_dir() and folder.name not in SERVICES:
+            shutil.rmtree(folder)
+    for examples in data.rglob("examples-1.json"):
+        examples.unlink()
+    for folder in (vendor / "bin", vendor / "boto3" / "data", vendor / "boto3" / "examples"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compile(python: Path, project: Path) -> None:
+    """Byte code beside all sources, that is taken as it is: times of files do not outlive a zip."""
+    vendor = project / "vendor"
+    found = _run(python, "-c", "import chalice, os; print(os.path.dirname(chalice.__file__))").strip()
+    own = vendor / "chalice"
+    own.mkdir()
+    for name in ("__init__.py", "app.py"):
+        shutil.copy(Path(found) / name, own)
+    shutil.copy(project / "app.py", vendor)
+    how = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-p", _ON_LAMBDA)
+    _run(python, *how, "-s", str(vendor), str(vendor))
+    _run(python, *how, "-s", str(project), str(project / "chalicelib"))
+    for source in (own / "__init__.py", own / "app.py", vendor / "app.py"):
+        source.unlink()  # Chalice adds the sources itself
+
+
+def _run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """What the command says. Raises ``CannotPackage`` where it fails."""
+    # Not our own environment's packages or settings.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DISCOVERY_"))}
+    region = {"AWS_DEFAULT_REGION": os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
+    done = subprocess.run(  # noqa: S603
+        [str(part) for part in command], cwd=cwd, env=outside | region, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise CannotPackage(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m infra.package", description="The Lambdas' zip.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stage", default="dev")
+    parser.add_argument("--machine", choices=("x86_64", "aarch64"), default="x86_64")
+    options = parser.parse_args()
+    try:
+        python = tools(TOOLS)
+        package = build(options.out.resolve(), stage=options.stage, machine=options.machine, python=python)
+        if options.machine == os.uname().machine:
+            check(package, python)
+    except CannotPackage as reason:
+        print(f"package: {reason}", file=sys.stderr)
+        return 1
+    print(json.dumps({"zip": str(package), "bytes": package.stat().st_size}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
