@@ -58,11 +58,11 @@ def _key_prefix(pattern: str) -> bytes:
             parse_nsid(f"{namespace}x")
         except InvalidSyntax:
             raise InvalidSyntax(
-                f"not an NSID with * for its last segments, two at least before it: {pattern!r}"
+                f"not an NSID with * for its last segments, two at least before it: {pattern[:100]!r}"
             ) from None
         return namespace.encode()
     if "*" in pattern:
-        raise InvalidSyntax(f"a * may only be the whole of the last segment: {pattern!r}")
+        raise InvalidSyntax(f"a * may only be the whole of the last segment: {pattern[:100]!r}")
     return f"{parse_nsid(pattern)}/".encode()
 
 

@@ -186,3 +186,10 @@ def test_a_wanted_key_lies_in_exactly_one_range_and_a_valid_key_in_a_range_is_wa
 def test_ranges_are_sorted_and_neither_overlap_nor_touch(scope: Scope) -> None:
     assert all(start < end for start, end in scope.key_ranges)
     assert all(end < start for (_, end), (start, _) in pairwise(scope.key_ranges))
+
+
+@pytest.mark.parametrize("pattern", [f"io.{'a' * 9_000}.*", f"io.{'a' * 9_000}*", "a" * 9_000])
+def test_a_refusal_quotes_no_more_than_a_line(pattern: str) -> None:
+    with pytest.raises(InvalidSyntax) as refusal:
+        Scope.parse(pattern)
+    assert len(str(refusal.value)) < 300
