@@ -31,12 +31,21 @@ class Installation:
 
 
 class _TemplateLoader(yaml.SafeLoader):
-    """Reads ``!Sub``, ``!Ref`` and ``!GetAtt`` as the long forms {"Fn::Sub": ...}, {"Ref": ...}, {"Fn::GetAtt": [...]}."""
+    """Reads ``!Sub``, ``!Ref``, ``!GetAtt`` and so on as the long forms {"Fn::Sub": ...}, {"Ref": ...}, {"Fn::GetAtt": [...]}."""
 
 
-_TemplateLoader.add_constructor("!Sub", lambda loader, node: {"Fn::Sub": node.value})
-_TemplateLoader.add_constructor("!Ref", lambda loader, node: {"Ref": node.value})
-_TemplateLoader.add_constructor("!GetAtt", lambda loader, node: {"Fn::GetAtt": node.value.split(".", 1)})
+def _long_form(loader: _TemplateLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        if tag == "Ref":
+            return {"Ref": value}
+        return {f"Fn::{tag}": value.split(".", 1) if tag == "GetAtt" else value}
+    if isinstance(node, yaml.SequenceNode):
+        return {f"Fn::{tag}": loader.construct_sequence(node, deep=True)}
+    raise yaml.constructor.ConstructorError(None, None, f"!{tag} of what?", node.start_mark)
+
+
+_TemplateLoader.add_multi_constructor("!", _long_form)
 
 
 def template(name: str) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import asyncio
 import os
 import signal
 import sys
+import time
 
 import uvloop
 
 from chalicelib import process, settings
+from subscriber.healthy import answering
 from subscriber.supervisor import Supervisor
 
 
@@ -19,7 +21,8 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, supervisor.stop)
-    await supervisor.run()
+    async with answering(lambda: time.monotonic() - supervisor.last_round):
+        await supervisor.run()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ class Supervisor:
         self._measures = Measures()
         self._looking: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self.last_round = time.monotonic()
+        """When it last looked after all that it has to (monotonic seconds), with whatever success."""
 
     def stop(self) -> None:
         """End ``run``."""
@@ -80,6 +82,7 @@ class Supervisor:
                     Exception
                 ) as error:  # the table's fault: what is followed goes on, and the next round tries again
                     log("supervisor-failed", exception=error)
+                self.last_round = time.monotonic()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), settings.discover_seconds)
         finally:
