@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from bench import frames
-from bench.harness import Bench, Contender, Figure, Run, Target, sized
+from bench.harness import Bench, Contender, Run, Target, sized
 from bench.repos import KEY
 from chalicelib.atproto.crypto import parse_did_key
 from chalicelib.atproto.events import CommitEvent, decode_frame
@@ -54,16 +54,14 @@ def signatures(count: int) -> Run:
     """The floor: nothing but the signature, over bytes that lie ready."""
     import coincurve
 
-    told = [(b"message %d" % number) for number in range(count)]
     secret = coincurve.PrivateKey(bytes(range(1, 33)))
-    signed = [(message, secret.sign(message)) for message in told]
+    public = secret.public_key
+    signed = [(message, secret.sign(message)) for message in (b"message %d" % number for number in range(count))]
 
     def run() -> tuple[Any, dict[str, float]]:
         for message, signature in signed:
-            assert secret.public_key.verify(signature, message)
-        return _result(
-            [(change.path, change.cid) for commit in frames.commits(0, ours=True) for change in commit.ops]
-        ), {}
+            assert public.verify(signature, message)
+        return None, {}
 
     return run
 
@@ -120,6 +118,3 @@ def benches() -> list[Bench]:
             unit=(count, "commit"),
         )
     ]
-
-
-__all__ = ["Figure", "benches", "ours", "sdk", "signatures"]

@@ -66,13 +66,17 @@ class Target:
     measured: Callable[[Mapping[str, Figure]], float]
     at_least: float | None = None
     at_most: float | None = None
+    needs: frozenset[str] = frozenset()
+    """The contenders that it compares; where one of them is not installed, there is nothing to say."""
 
     def holds(self, value: float) -> bool:
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     @property
     def bound(self) -> str:
-        return f"at least {self.at_least:,g}" if self.at_least is not None else f"at most {self.at_most:,g}"
+        if self.at_least is not None:
+            return f"at least {self.at_least:,g}"
+        return "" if self.at_most is None else f"at most {self.at_most:,g}"
 
 
 @dataclass(frozen=True)

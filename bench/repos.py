@@ -16,8 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +35,7 @@ from simulator.repo import Repo, Write
 CACHE = Path(__file__).parent / ".cache"
 DID = "did:plc:" + "b" * 24
 KEY = SigningKey(bytes(range(1, 33)))
-_FORMAT = 3  # of the files: part of their names
+_FORMAT = 4  # of the files: part of their names
 
 Where = Literal["none", "recent", "spread"]
 
@@ -62,51 +65,46 @@ def digest(records: Iterator[tuple[bytes, bytes]]) -> str:
 
 def account(records: int, ours: int, where: Where, *, shuffled: bool = False) -> RepoFile:
     """An account of the reference PDS with so many records, so many of them ours."""
-    name = f"account-{records}-{ours}-{where}{'-shuffled' * shuffled}-{_FORMAT}"
-
-    def build() -> tuple[Car, dict[bytes, bytes]]:
-        car, found = _account(records, ours, where)
-        blocks = list(car.blocks)
-        if shuffled:
-            random.Random(3).shuffle(blocks)
-        return Car(car.roots, blocks), found
-
-    return _cached(name, build)
+    return _cached("account", records, ours, where, shuffled)
 
 
 def hold(records: int, order: Literal["carstore", "reference"]) -> RepoFile:
     """A hold's repo of so many records, each of them in a commit of its own."""
-
-    def build() -> tuple[Car, dict[bytes, bytes]]:
-        clock = Clock()
-        entries = Author(DID, clock, random.Random(5)).hold(layers=records)
-        repo = Repo(DID, KEY, clock, [next(entries)])
-        for path, value in entries:
-            if len(repo.log) >= records:
-                break
-            repo.apply([Write("create", path, value)])
-        cids = export.carstore(repo) if order == "carstore" else export.reference(repo)
-        return Car((repo.head.cid,), [(cid, repo.blocks[cid]) for cid in cids]), dict(mst.items(repo.tree))
-
-    return _cached(f"hold-{records}-{order}-{_FORMAT}", build)
+    return _cached("hold", records, order)
 
 
-def _cached(name: str, build: Callable[[], tuple[Car, dict[bytes, bytes]]]) -> RepoFile:
+def _cached(kind: str, *arguments: Any) -> RepoFile:
+    name = "-".join(map(str, (kind, *arguments, _FORMAT)))
     facts = CACHE / f"{name}.json"
     if not facts.exists():
-        CACHE.mkdir(exist_ok=True)
-        car, found = build()
-        part = CACHE / f"{name}.part"
-        with part.open("wb") as file:
-            file.writelines(car.chunks())
-        blocks = list(car.blocks)
-        made = RepoFile(name, part.stat().st_size, len(blocks), len(found), digest(iter(sorted(found.items()))))
-        part.replace(made.path)
-        facts.write_text(json.dumps(asdict(made)))
+        # In a process of its own: the memory that it takes must not be that of whoever measures.
+        command = [sys.executable, "-m", "bench.repos", name, kind, json.dumps(arguments)]
+        subprocess.run(command, cwd=CACHE.parent.parent, check=True)
     return RepoFile(**json.loads(facts.read_text()))
 
 
-def _account(records: int, ours: int, where: Where) -> tuple[Car, dict[bytes, bytes]]:
+def _build(name: str, kind: str, arguments: Sequence[Any]) -> None:
+    car, found = {"account": _account, "hold": _hold}[kind](*arguments)
+    CACHE.mkdir(exist_ok=True)
+    part = CACHE / f"{name}.part"
+    with part.open("wb") as file:
+        file.writelines(car.chunks())
+    made = RepoFile(name, part.stat().st_size, len(list(car.blocks)), len(found), digest(iter(sorted(found.items()))))
+    part.replace(made.path)
+    (CACHE / f"{name}.json").write_text(json.dumps(asdict(made)))
+
+
+def _hold(records: int, order: str) -> tuple[Car, dict[bytes, bytes]]:
+    clock = Clock()
+    entries = Author(DID, clock, random.Random(5)).hold(layers=records)
+    repo = Repo(DID, KEY, clock, [next(entries)])
+    for path, value in islice(entries, records - 1):
+        repo.apply([Write("create", path, value)])
+    cids = export.carstore(repo) if order == "carstore" else export.reference(repo)
+    return Car((repo.head.cid,), [(cid, repo.blocks[cid]) for cid in cids]), dict(mst.items(repo.tree))
+
+
+def _account(records: int, ours: int, where: Where, shuffled: bool) -> tuple[Car, dict[bytes, bytes]]:
     clock = Clock()
     rng = random.Random(7)
     author = Author(DID, clock, rng)
@@ -137,6 +135,8 @@ def _account(records: int, ours: int, where: Where) -> tuple[Car, dict[bytes, by
     order.append((records, commit_cid))
     blocks[commit_cid] = commit
     order.sort(reverse=True)
+    if shuffled:
+        random.Random(3).shuffle(order)
     return Car((commit_cid,), [(cid, blocks[cid]) for _, cid in order]), found
 
 
@@ -190,3 +190,7 @@ def _template(kind: str, value: dict[str, Any]) -> Callable[[str, random.Random]
         return folder + rkey.encode(), before + rng.randbytes(8).hex().encode() + after
 
     return make
+
+
+if __name__ == "__main__":
+    _build(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
