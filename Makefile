@@ -20,7 +20,7 @@ help:
 	@echo "make soak             20,000 random histories, and every fault at every write; takes hours"
 	@echo "make fuzz             a million damaged inputs to all that reads bytes from strangers; FUZZ_INPUTS, FUZZ_SEED"
 	@echo "make bench            all benches, beside others' ways to do the same; writes docs/benchmarks.md. BENCH=... says which"
-	@echo "make lint             ruff, mypy, cfn-lint"
+	@echo "make lint             ruff, mypy, cfn-lint, hadolint"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
 run: .venv/.run
@@ -46,6 +46,7 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cfn-lint infra/*.yaml
+	$(BIN)/hadolint Dockerfile
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
