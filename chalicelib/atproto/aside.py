@@ -18,8 +18,8 @@ _MAP_OF_TWO: Final = 0xA2  # as every node is, and few records are
 class Aside:
     """Sections by CID, the latest in memory, older ones in the spool.
 
-    In memory they are in two generations of at most ``capacity`` bytes (and one section): when the younger is full, the
-    older goes to the spool at once.
+    In memory they are in two generations of at most ``capacity`` bytes, and what came at once with the last of them: when
+    the younger is full, the older goes to the spool.
     """
 
     def __init__(self, spool: Spool, capacity: int) -> None:
@@ -30,12 +30,13 @@ class Aside:
         self._old: dict[bytes, bytes] = {}
         self._size = 0
 
-    def put(self, cid: bytes, section: bytes) -> None:
-        """Lay a section aside. Of several with one CID the first counts."""
-        if cid in self._young or cid in self._old:
-            return
-        self._young[cid] = section
-        self._size += len(section)
+    def put(self, sections: dict[bytes, bytes]) -> None:
+        """Lay sections aside, by CID. Of several with one CID the first counts."""
+        for kept in (self._young, self._old):
+            if not kept.keys().isdisjoint(sections):
+                sections = {cid: section for cid, section in sections.items() if cid not in kept}
+        self._young.update(sections)
+        self._size += sum(map(len, sections.values()))
         if self._size > self._capacity:
             self._turn()
 

@@ -191,17 +191,22 @@ class _Reading:
             if nodes or self._deferred:
                 may_be_asked_for = self._sieve(batch)
                 self._spool.pass_by(cids)
+            aside: dict[bytes, bytes] = {}
             if nodes.keys().isdisjoint(cids) and records.keys().isdisjoint(cids):
-                for number in sorted(may_be_asked_for):
-                    put_aside(cids[number], buffer[bounds[number] : bounds[number + 1]])
+                for number in sorted(may_be_asked_for, reverse=True):  # the first of several with one CID comes last
+                    aside[cids[number]] = buffer[bounds[number] : bounds[number + 1]]
+                put_aside(aside)
                 continue
             for number, cid in enumerate(cids):
                 if cid in nodes or cid in records:
                     self._position = self._reader.bytes_read - len(buffer) + bounds[number + 1]
+                    put_aside(aside)
+                    aside = {}
                     yield cid, buffer[bounds[number] : bounds[number + 1]]
                     nodes = self._nodes
-                elif number in may_be_asked_for:
-                    put_aside(cid, buffer[bounds[number] : bounds[number + 1]])
+                elif number in may_be_asked_for and cid not in aside:
+                    aside[cid] = buffer[bounds[number] : bounds[number + 1]]
+            put_aside(aside)
 
     def _settle(self) -> None:
         """The file has ended: what is still asked for was laid aside and is on disk, or is not there."""
