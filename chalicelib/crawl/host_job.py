@@ -160,14 +160,14 @@ class _HostCrawl:
         def visit(repo: ListedRepo) -> bool:
             nonlocal ended
             late = self._deadline.left < 0
-            if ended or (late and not refresh):
+            if ended or (late and not few):
                 return False
             row = rows.get(canonical_did(repo.did))
             try:
                 if not _is_public(repo) and (row is None or not row.collections):
                     self._context.writer.not_public(repo.did, host=str(self._origin), status=repo.status)
                 elif late:  # the next job would begin with the first repo again, and never end
-                    self._ask(repo.did, refresh=True)
+                    self._ask(repo.did, refresh=refresh or (row is not None and row.host != str(self._origin)))
                 elif few:
                     self._sync(repo, audit=row is not None and self._awaits_audit(row))
                 else:
