@@ -58,7 +58,8 @@ def ours(count: int, ours_every: int, rate: int) -> Run:
         )
         pipeline = Pipeline(surroundings, executor)
         row = HostRow(str(origin), cursor=frames.FIRST_SEQ - 1, epoch=1)
-        connection = Connection(surroundings, pipeline, executor, row=row, owner="bench")
+        opening = asyncio.Semaphore()
+        connection = Connection(surroundings, pipeline, executor, row=row, owner="bench", opening=opening)
         task = asyncio.create_task(connection.run())
         while connection._tracker.durable != last:  # the cursor: all is done
             await asyncio.sleep(0.01)

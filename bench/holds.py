@@ -53,6 +53,7 @@ async def main(names: str) -> None:
     authority.issue_cert(names).configure_cert(context)
     connections: set[asyncio.Transport] = set()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)  # it breaks connections, and uvloop complains of it
     server = await loop.create_server(lambda: _Hold(connections), "127.0.0.1", 0, ssl=context, backlog=10_000)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ca.pem"

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame
@@ -41,6 +42,9 @@ from subscriber.pipeline import Pipeline, RepoEvent, Unreadable
 MAX_OPEN = 2_000
 """Events of one stream that may be begun and not done; beyond, the stream is not read."""
 MAX_OPEN_BYTES = 32_000_000
+OPENING = 50
+"""Streams that are being opened at a time, by a whole subscriber. With thousands of TLS handshakes at once, after a broken
+network, all would run into their time limit, and begin again."""
 BACKOFF_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 """A connection that lasted so long ends the back-off."""
@@ -65,12 +69,22 @@ class _StreamBroken(Exception):
 class Connection:
     """Follows the stream of one host as its owner. ``run`` ends when the lease is lost or the task is cancelled."""
 
-    def __init__(self, context: Context, pipeline: Pipeline, executor: Executor, *, row: HostRow, owner: str) -> None:
+    def __init__(
+        self,
+        context: Context,
+        pipeline: Pipeline,
+        executor: Executor,
+        *,
+        row: HostRow,
+        owner: str,
+        opening: asyncio.Semaphore,
+    ) -> None:
         self._context = context
         self._pipeline = pipeline
         self._executor = executor
         self._row = row
         self._owner = owner
+        self._opening = opening
         self.origin = Origin.parse_key(row.origin)
         self._tracker = CursorTracker(_whole(row.cursor))
         self._last_seq: int | None = None
@@ -130,13 +144,16 @@ class Connection:
         cursor = self._tracker.durable
         self._tracker = CursorTracker(cursor)  # what is still open comes again, and is done again
         url = f"{self.origin.websocket_url}/xrpc/com.atproto.sync.subscribeRepos"
-        async with self._context.door.websocket(
-            url if cursor is None else f"{url}?cursor={cursor}",
-            max_message=settings.max_frame_bytes,
-            open_timeout=settings.connect_seconds,
-            ping_interval=settings.ping_seconds,
-            ping_timeout=settings.ping_seconds,
-        ) as socket:
+        async with AsyncExitStack() as closing:
+            async with self._opening:
+                opened = self._context.door.websocket(
+                    url if cursor is None else f"{url}?cursor={cursor}",
+                    max_message=settings.max_frame_bytes,
+                    open_timeout=settings.connect_seconds,
+                    ping_interval=settings.ping_seconds,
+                    ping_timeout=settings.ping_seconds,
+                )
+                socket = await closing.enter_async_context(opened)
             await self._note(None)
             if cursor is None:
                 await self._new_epoch("no cursor")

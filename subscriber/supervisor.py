@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from chalicelib.crawl.context import Context
 from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
-from subscriber.connection import Connection, LeaseLost
+from subscriber.connection import OPENING, Connection, LeaseLost
 from subscriber.leases import Leases
 from subscriber.measures import Measures
 from subscriber.pipeline import Pipeline
@@ -46,6 +46,7 @@ class Supervisor:
         self._attention: dict[str, int] = {}
         self._measures = Measures()
         self._looking: set[asyncio.Task[None]] = set()
+        self._opening = asyncio.Semaphore(OPENING)
         self._stopping = asyncio.Event()
         self.last_round = time.monotonic()
         """When it last looked after all that it has to (monotonic seconds), with whatever success."""
@@ -94,7 +95,9 @@ class Supervisor:
         for row in rows:
             if row.origin in self._connections:  # lost without notice, and taken again
                 self._drop(row.origin)
-            connection = Connection(self._context, self._pipeline, self._executor, row=row, owner=self._name)
+            connection = Connection(
+                self._context, self._pipeline, self._executor, row=row, owner=self._name, opening=self._opening
+            )
             task = asyncio.get_running_loop().create_task(self._keep(row.origin, connection))
             self._connections[row.origin] = (connection, task)
             self._attention[row.origin] = int(row.attention_at)
