@@ -33,7 +33,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 soak: .venv/.dev
-	ORACLE_HISTORIES=20000 ORACLE_FAULTS=all $(BIN)/python -m pytest -s tests/oracle
+	ORACLE_HISTORIES=20000 ORACLE_FAULTS=all $(BIN)/python -m pytest $(PYTEST_ARGS) -rA tests/oracle
 
 fuzz: .venv/.dev
 	@nice $(BIN)/python -m tests.fuzz

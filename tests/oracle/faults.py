@@ -3,18 +3,17 @@ something happen there."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from tests.oracle.engine import Call
-from tests.oracle.processes import Killed, current, paused_here
+from tests.oracle.places import here
+from tests.oracle.processes import Killed, Process, current, paused_here
 
 KINDS = (
     "killed before",
@@ -45,21 +44,26 @@ class Fault:
     by: str = ""
     """A process whose name begins so; empty: any."""
 
+    @property
+    def pauses(self) -> bool:
+        return self.kind.startswith("paused")
+
 
 class Gate:
     """Every call goes through ``pass_``."""
 
-    def __init__(self, meddle: Callable[[dict[str, Any]], None]) -> None:
-        self.armed: Fault | None = None
+    def __init__(self, meddle: Callable[[dict[str, Any]], None], spend: Callable[[], None]) -> None:
+        self.armed: list[Fault] = []
         self.writes: list[str] = []
         """The place of every write so far."""
         self.struck: Counter[tuple[str, str]] = Counter()
         """What happened where."""
         self._meddle = meddle
+        self._spend = spend
 
-    @property
-    def may_pause(self) -> bool:
-        return self.armed is not None and self.armed.kind.startswith("paused")
+    def may_pause(self, process: Process) -> bool:
+        """Whether something is to make this process stand still."""
+        return any(fault.pauses and process.name.startswith(fault.by) for fault in self.armed)
 
     def pass_(self, operation: str, parameters: dict[str, Any], call: Call) -> dict[str, Any]:
         process = current()
@@ -67,19 +71,19 @@ class Gate:
             raise Killed
         if process is None or operation not in WRITES:
             return call(operation, parameters)
-        place = _place()
+        place = here()
         self.writes.append(place)
-        fault = self.armed
-        if fault is None or fault.place not in ("", place) or not process.name.startswith(fault.by):
-            return call(operation, parameters)
-        if fault.after > 0:
-            fault.after -= 1
-            return call(operation, parameters)
-        if fault.kind.startswith("paused") and paused_here() is None:
-            return call(operation, parameters)
-        self.armed = None
-        self.struck[place, fault.kind] += 1
-        return self._strike(fault.kind, operation, parameters, call)
+        self._spend()
+        for fault in [
+            fault for fault in self.armed if fault.place in ("", place) and process.name.startswith(fault.by)
+        ]:
+            if fault.after > 0:
+                fault.after -= 1
+            elif not fault.pauses or paused_here() is not None:
+                self.armed.remove(fault)
+                self.struck[place, fault.kind] += 1
+                return self._strike(fault.kind, operation, parameters, call)
+        return call(operation, parameters)
 
     def _strike(self, kind: str, operation: str, parameters: dict[str, Any], call: Call) -> dict[str, Any]:
         process, paused = current(), paused_here()
@@ -111,8 +115,6 @@ class Gate:
             case "in conflict":
                 raise _refusal(operation, "TransactionConflictException")
             case "row changed":
-                process_before = current()
-                assert process_before is not None
                 self._meddle(parameters)
             case "paused before":
                 assert paused is not None
@@ -132,25 +134,3 @@ class Gate:
 
 def _refusal(operation: str, code: str, **more: Any) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": code}, **more}, operation)  # type: ignore[arg-type]
-
-
-def _place() -> str:
-    """The public function of the index that this write belongs to, and which part of it, such as ``writer.land: records``."""
-    frame = sys._getframe(2)
-    place, parts = "?", set()
-    while frame is not None:
-        code = frame.f_code
-        if "/chalicelib/index/" in code.co_filename:
-            name = code.co_name
-            if name == "_write_under_token":
-                parts.add("records")
-            elif name == "_update" and "_update" in parts:
-                parts.add("settle")
-            parts.add(name)
-            if not name.startswith(("_", "<")) and name not in ("decide", "landed"):
-                place = f"{Path(code.co_filename).stem}.{name}"
-        frame = frame.f_back  # type: ignore[assignment]
-    for part in ("records", "settle"):
-        if part in parts:
-            return f"{place}: {part}"
-    return place

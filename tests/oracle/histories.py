@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.internal.conjecture.engine import ConjectureRunner
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from simulator import frames
 from simulator.faults import rate_limited, status, truncate
 from simulator.host import HOLD, OLD_PDS, PDS, Backup, Host, Shape
 from tests.oracle.faults import KINDS, Fault
+from tests.oracle.places import places
+from tests.oracle.truth import is_wanted
 from tests.oracle.world import World
 
 COLLECTIONS = ("io.atcr.hold.captain", "io.atcr.hold.crew", "io.atcr.tag")
@@ -36,45 +42,21 @@ TELLINGS = {
 }
 SHAPES: tuple[Shape, ...] = (PDS, PDS, OLD_PDS, HOLD, Shape(inclusive_cursor=True))
 
-PLACES = (
-    "hosts.admit",
-    "hosts.announce",
-    "hosts.claim_crawl",
-    "hosts.confirm",
-    "hosts.fail",
-    "hosts.finish",
-    "hosts.attend",
-    "hosts.new_epoch",
-    "hosts.note_stream",
-    "hosts.postpone",
-    "hosts.progress",
-    "hosts.save_cursor",
-    "hosts.take",
-    "hosts.give_up",
-    "state.write",
-    "subscribers.begin",
-    "subscribers.beat",
-    "subscribers.end",
-    "subscribers.forget",
-    "writer.apply",
-    "writer.ask",
-    "writer.claim",
-    "writer.fail",
-    "writer.land",
-    "writer.land: records",
-    "writer.land_status",
-    "writer.land_status: records",
-    "writer.not_public",
-    "writer.out_of_scope",
-    "writer.postpone",
-    "writer.refuse",
-    "writer.renew",
-    "writer.save_chain",
-)
-"""Where the service writes. A run of many histories must have met each."""
+PACES: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "slow": {"slow": 0.3, "changes": 1, "JOB_SECONDS": "2", "JOB_LEASE_SECONDS": "3"},
+    "forgetful": {"AUDIT_HOURS": "0.02", "CONFIRM_HOURS": "0.01", "IDENTITY_TTL_HOURS": "0.02"},
+}
+"""How the service works: as usual; so slowly that a job often hands over to another; or with everything done again soon."""
 
 accounts = st.integers(0, 3)
 some_paths = st.lists(st.sampled_from(PATHS), min_size=1, max_size=4, unique=True)
+faults = st.builds(
+    Fault,
+    st.sampled_from(KINDS),
+    st.sampled_from((*[""] * 12, *sorted(places()))),
+    st.sampled_from([0, 0, 0, 1, 2, 5]),
+)
 tellings = st.sampled_from(["as usual"] * 5 + list(TELLINGS))
 
 met: Counter[str] = Counter()
@@ -82,6 +64,23 @@ met: Counter[str] = Counter()
 struck: Counter[tuple[str, str]] = Counter()
 """What happened at them, by place and kind."""
 steps: Counter[str] = Counter()
+
+
+def tell(number: int, count: int, steps: int, *, shrink: bool = True) -> None:
+    """So many histories of up to so many steps each, by the seed ``number``."""
+    options = settings(
+        max_examples=count,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
+    )
+    # By itself Hypothesis tells three of four histories a second time, with one step more like another.
+    with mock.patch.object(ConjectureRunner, "generate_mutations_from", return_value=None):
+        run_state_machine_as_test(seed(number)(Histories), settings=options)
 
 
 class Histories(RuleBasedStateMachine):
@@ -102,21 +101,50 @@ class Histories(RuleBasedStateMachine):
         records=st.lists(st.lists(st.sampled_from(PATHS), max_size=8, unique=True), min_size=4, max_size=4),
         quiet=st.booleans(),
         strict=st.sampled_from(["false", "false", "false", "true"]),
+        pace=st.sampled_from(["quick", *PACES]),
+        in_vain=st.sampled_from([None, None, None, None, 8, 60]),
+        faults=st.lists(faults, min_size=1, max_size=6),
     )
     def begin(
-        self, seed: int, shapes: Any, in_place: int, page: int, records: list[list[str]], quiet: bool, strict: str
+        self,
+        seed: int,
+        shapes: Any,
+        in_place: int,
+        page: int,
+        records: list[list[str]],
+        quiet: bool,
+        strict: str,
+        pace: str,
+        in_vain: int | None,
+        faults: list[Fault],
     ) -> None:
-        self.world = World(seed, shapes=shapes, in_place=in_place, page=page, STRICT_PREV_DATA=strict)
+        """``quiet``: all is well before anything happens. ``in_vain``: the hosts announced themselves so long ago, and could
+        not be reached."""
+        self.world = World(
+            seed, shapes=shapes, in_place=in_place, page=page, **{"STRICT_PREV_DATA": strict, **PACES[pace]}
+        )
         self.world.__enter__()
         hosts = self.world.net.hosts
         for number, paths in enumerate(records):
             curve = "p256" if number == 1 else "k256"
             self.world.add_account(hosts[0 if number < 3 else 1], *sorted(paths), curve=curve)  # type: ignore[arg-type]
+        if in_vain:
+            self.world.down.update(hosts)
+            for host in hosts:
+                self.world.request_crawl(host)
+            self.world.advance(in_vain)
+            if in_vain < 10:
+                self.world.down.clear()
+            self.world.sweep()
+            while self.world.work():
+                pass
         if quiet:
+            self.world.down.clear()
             for host in hosts:
                 self.world.request_crawl(host)
             self.world.subscribe()
             self.world.come_to_rest()
+        self.arm(faults)
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -179,7 +207,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=accounts, path=st.sampled_from(PATHS))
     def put_silently(self, number: int, path: str) -> None:
-        if host := self.home(number):
+        """Nobody tells of it. In a repo without wanted records nobody would ever look, while the stream is unbroken."""
+        if (host := self.home(number)) and any(map(is_wanted, host.accounts[self.did(number)].repo.paths())):
             self.number += 1
             repo = host.accounts[self.did(number)].repo
             write = repo.put(path, {"$type": path.partition("/")[0], "number": self.number})
@@ -328,7 +357,7 @@ class Histories(RuleBasedStateMachine):
     @rule(gently=st.booleans())
     def end_subscriber(self, gently: bool) -> None:
         if self.world.subscribers and not self.world.subscribers[0].is_frozen:
-            if gently and self.world.gate.armed is None and not self.world.parked:
+            if gently and not self.world.gate.armed and not self.world.parked:
                 self.world.stop_subscriber()
             else:
                 self.world.kill_subscriber()
@@ -341,11 +370,20 @@ class Histories(RuleBasedStateMachine):
             self.world.turn()
             self.step("freeze or thaw")
 
-    @rule(
-        place=st.sampled_from(("", "", *PLACES)), kind=st.sampled_from(KINDS), after=st.sampled_from([0, 0, 0, 1, 2, 5])
-    )
-    def arm(self, place: str, kind: str, after: int) -> None:
-        self.world.gate.armed = Fault(kind, place, after)
+    @rule(faults=st.lists(faults, min_size=1, max_size=4))
+    def arm(self, faults: list[Fault]) -> None:
+        self.world.gate.armed += [replace(fault) for fault in faults]
+
+    @rule(rounds=st.integers(1, 3))
+    def live(self, rounds: int) -> None:
+        """Things take their course for a while."""
+        for _ in range(rounds):
+            self.world.deliver()
+            for _ in range(len(self.world.messages)):
+                self.world.work()
+            self.world.advance(6)
+            self.world.sweep()
+        self.step("live")
 
     @rule()
     def resume(self) -> None:
@@ -358,7 +396,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def come_to_rest(self) -> None:
-        self.world.gate.armed = None
+        """What is still to go wrong gets a chance to do so; then nothing does any more."""
+        for _ in range(3):
+            if self.world.gate.armed:
+                if not self.world.subscribers:
+                    self.world.subscribe()
+                self.live(1)
+        self.world.gate.armed.clear()
         self.world.down.clear()
         for host in self.hosts:
             host.heal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -58,8 +58,9 @@ class InProcessDoor:
     allow_private = True
     user_agent = "oracle"
 
-    def __init__(self, net: Neighbourhood, down: set[Server], wires: list[Wire]) -> None:
+    def __init__(self, net: Neighbourhood, down: set[Server], wires: list[Wire], spend: Callable[[], None]) -> None:
         self._net = net
+        self._spend = spend
         self._down = down
         self._wires = wires
 
@@ -70,6 +71,7 @@ class InProcessDoor:
     @contextmanager
     def stream(self, url: str, *, max_bytes: int, accept: str = "", timeouts: Any = None) -> Iterator[StreamedResponse]:
         server, path, query = self._find(url)
+        self._spend()
         endpoint = server.endpoint(path)
         fault = next((fault for on, fault in server._faults if on in (endpoint, "*") and fault.strikes(query)), Fault())
         if fault.cut_after is not None:

@@ -40,6 +40,15 @@ class Process:
             _here.process = before
 
 
+def as_nobody(work: Callable[[], Any]) -> Any:
+    """Do the work as the oracle itself, to which nothing happens."""
+    before, _here.process = current(), None
+    try:
+        return work()
+    finally:
+        _here.process = before
+
+
 def current() -> Process | None:
     """The process that runs in this thread; None for the oracle itself."""
     return getattr(_here, "process", None)
@@ -60,17 +69,16 @@ class Paused:
     def _run(self) -> None:
         self._go.acquire()
         _here.paused = self
+        self.outcome.set_running_or_notify_cancel()  # from now on nobody cancels it
         try:
             result = self.process.run(self._work)
         except BaseException as error:
-
-            def finish(error=error) -> None:
-                return self.outcome.set_exception(error)  # type: ignore[misc]
+            self.outcome.set_exception(error)
         else:
-            finish = lambda: self.outcome.set_result(result)  # noqa: E731
-        self.is_done = True
-        finish()
-        self._back.release()
+            self.outcome.set_result(result)
+        finally:
+            self.is_done = True
+            self._back.release()
 
     def resume(self) -> None:
         """Go on until the end, or until the next pause."""

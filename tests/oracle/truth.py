@@ -9,9 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from simulator.cbor import cid_text
-from simulator.host import UNLISTED
+from simulator.host import UNLISTED, Account
 from simulator.neighbourhood import Neighbourhood
 from tests.oracle import engine
+
+Row = dict[str, Any]
+UNSETTLED = ("reason", "claim", "job", "due_at", "last_error", "resolve_again", "audit")
+"""What a row has only while there is something to do, or something is wrong."""
 
 
 def is_wanted(path: str) -> bool:
@@ -19,43 +23,96 @@ def is_wanted(path: str) -> bool:
 
 
 def differences(net: Neighbourhood) -> list[str]:
-    """Where the index is not the truth; empty if it is."""
+    """Where the index is not the truth, now that nothing is due; empty if it is."""
     found = list(inconsistencies())
     repos = {row["did"]: row for row in engine.rows("repos")}
-    records: dict[str, dict[str, str]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for row in engine.rows("records"):
-        records.setdefault(row["did"], {})[row["path"]] = row["cid"]
+        records.setdefault(row["did"], {})[row["path"]] = row
     listed = {(row["collection"], row["key"].partition("#")[2]) for row in engine.rows("listings")}
-    expected_listings: set[tuple[str, str]] = set()
-    for did in net.homes:
-        account = net.account(did)
-        row = repos.get(did)
+    expected: set[tuple[str, str]] = set()
+    for did in {*net.homes, *repos, *records}:
+        row, account = repos.get(did), net.account(did)
         if account is None:  # deleted: nothing of it is kept
-            if records.get(did):
-                found.append(f"{did} is deleted and has records {sorted(records[did])}")
-            continue
-        if not account.public:
-            # Of a repo without anything indexed, nobody sees the status.
-            indexed = row is not None and json.loads(row["collections"])
-            if row is not None and indexed and (row["active"] or row.get("status") != account.status):
-                found.append(f"{did} is {account.status}, the row says {_brief(row)}")
-            continue
-        if row is not None and not row["active"] and row.get("status") in UNLISTED:
-            found.append(f"{did} is {account.status or 'active'}, the row says {row.get('status')}")
-        true = {path: cid_text(record.cid) for path, record in account.repo.records().items() if is_wanted(path)}
-        if records.get(did, {}) != true:
-            found.append(f"{did} has records {_short(records.get(did, {}))}, should have {_short(true)}")
-        counts = Counter(path.partition("/")[0] for path in true)
-        if row is not None and json.loads(row["collections"]) != counts:
-            found.append(f"{did} counts {row['collections']}, should be {dict(counts)}")
-        if true and row is not None and row["rev"] > account.repo.rev:
-            found.append(f"{did} is at rev {row['rev']}, its repo at {account.repo.rev}")
-        expected_listings |= {(collection, did) for collection in counts}
-    for collection, did in sorted(listed - expected_listings):
-        found.append(f"{did} is listed in {collection} and should not be")
-    for collection, did in sorted(expected_listings - listed):
-        found.append(f"{did} is not listed in {collection} and should be")
+            # One that is known at another host, where it is not to be had, and was deleted unheard: its records wait there.
+            elsewhere = row is not None and not row["active"] and row.get("host") != _home(net, did)
+            wrong = [f"has records {sorted(records[did])}"] if records.get(did) and not elsewhere else []
+        elif not account.public:
+            wrong = _of_withdrawn(account, row)
+        else:
+            wrong = _of_public(net, account, row, records.get(did, {}))
+            expected |= {(path.partition("/")[0], did) for path in account.repo.paths() if is_wanted(path)}
+        found += [f"{did} is {account and (account.status or 'active')} and {each}; {_brief(row)}" for each in wrong]
+    found += [f"{did} is listed in {collection} and should not be" for collection, did in sorted(listed - expected)]
+    found += [f"{did} is not listed in {collection} and should be" for collection, did in sorted(expected - listed)]
     return found
+
+
+def _of_withdrawn(account: Account, row: Row | None) -> Iterable[str]:
+    """Of a repo that is there, and that nobody can have now."""
+    if (
+        row is not None
+        and json.loads(row["collections"])
+        and (row["active"], row.get("status")) != (False, account.status)
+    ):
+        yield "its status is another"
+
+
+def _of_public(net: Neighbourhood, account: Account, row: Row | None, records: dict[str, Row]) -> Iterable[str]:
+    true = {path: record for path, record in account.repo.records().items() if is_wanted(path)}
+    if {path: record["cid"] for path, record in records.items()} != {
+        path: cid_text(record.cid) for path, record in true.items()
+    }:
+        yield f"has records {sorted(records)}, should have {sorted(true)}, or of other versions"
+    elif any(json.loads(records[path]["value"]) != record.value for path, record in true.items()):
+        yield "has a record with another value"
+    counts = Counter(path.partition("/")[0] for path in true)
+    if row is None:
+        if true:
+            yield "has no row"
+        return
+    if json.loads(row["collections"]) != counts:
+        yield f"counts {row['collections']}, should be {dict(counts)}"
+    if not row["active"] and row.get("status") in UNLISTED:
+        yield "its status is another"
+    if not true:
+        return
+    # A list, and a crawl, need not say of a public repo that it is not quite active.
+    if (row["active"], row.get("status")) not in ((account.status is None, account.status), (True, None)):
+        yield "its status is another"
+    if row["rev"] > account.repo.rev:
+        yield f"its repo is at rev {account.repo.rev}"
+    if row["sync"] != "synced" or any(name in row for name in UNSETTLED) or row["asked"] > row["answered"]:
+        yield "is not settled"
+    home = _home(net, account.did)
+    if (row.get("host"), row.get("scope_host")) != (home, home):
+        yield f"its host should be {home}"
+
+
+def _home(net: Neighbourhood, did: str) -> str | None:
+    """The host that the DID's document names, as it stands in rows."""
+    return f"http://{net.homes[did].hostname}" if did in net.homes else None
+
+
+class ListingOrder:
+    """Whoever is listed later sorts later: a client that kept its last cursor misses nobody."""
+
+    def __init__(self) -> None:
+        self._heads: dict[str, int] = {}
+        self._seen: set[tuple[str, str]] = set()
+
+    def look(self) -> list[str]:
+        """What is wrong with what was listed since the last look."""
+        now = {(row["collection"], row["key"]) for row in engine.rows("listings")}
+        heads = {row["id"]: row["number"] for row in engine.rows("state") if row["kind"] == "listing-head"}
+        late = [
+            f"{key} was listed in {collection} behind {self._heads[collection]}"
+            for collection, key in sorted(now - self._seen)
+            if int(key.partition("#")[0]) <= self._heads.get(collection, 0)
+        ]
+        late += [f"the head of {name} went back" for name, head in self._heads.items() if heads.get(name, 0) < head]
+        self._heads, self._seen = heads, now
+        return late
 
 
 def inconsistencies() -> Iterable[str]:
@@ -87,22 +144,21 @@ def inconsistencies() -> Iterable[str]:
             yield f"{did} counts {row['collections']} and has {dict(counts.get(did, {}))} ({row['sync']})"
 
 
-def _brief(row: dict[str, Any]) -> dict[str, str]:
+def _brief(row: Row | None) -> str:
     names = (
-        "active",
-        "status",
-        "claim",
-        "sync",
-        "reason",
-        "host",
-        "rev",
-        "collections",
-        "asked",
-        "answered",
-        "last_error",
+        *(
+            "active",
+            "status",
+            "claim",
+            "sync",
+            "reason",
+            "host",
+            "scope_host",
+            "rev",
+            "collections",
+            "asked",
+            "answered",
+        ),
+        *("job", "retry_at", "failures", "last_error"),
     )
-    return {name: str(row[name]) for name in names if name in row}
-
-
-def _short(records: dict[str, str]) -> dict[str, str]:
-    return {path: cid[-6:] for path, cid in records.items()}
+    return "no row" if row is None else f"the row says { {name: row[name] for name in names if name in row} }"
