@@ -10,7 +10,7 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak fuzz bench lint format venv dynamodb-local constraints clean
+.PHONY: help run demo deploy destroy test soak fuzz bench lint format venv dynamodb-local constraints clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
@@ -20,6 +20,7 @@ help:
 	@echo "make soak             20,000 random histories, and every fault at every write; takes hours"
 	@echo "make fuzz             a million damaged inputs to all that reads bytes from strangers; FUZZ_INPUTS, FUZZ_SEED"
 	@echo "make bench            all benches, beside others' ways to do the same; writes docs/benchmarks.md. BENCH=... says which"
+	@echo "make deploy STAGE=prod   brings a stage up in the AWS account of the environment; make destroy STAGE=prod takes it down"
 	@echo "make lint             ruff, mypy, cfn-lint, hadolint"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
@@ -40,6 +41,14 @@ fuzz: .venv/.dev
 
 bench: .venv/.bench
 	$(BIN)/python -m bench $(BENCH)
+
+deploy: .venv/.run
+	@test -n "$(STAGE)" || { echo 'say which: make deploy STAGE=prod' >&2; exit 1; }
+	@$(BIN)/python -m infra.deploy up $(STAGE)
+
+destroy: .venv/.run
+	@test -n "$(STAGE)" || { echo 'say which: make destroy STAGE=prod, and TABLES=yes to delete the tables too' >&2; exit 1; }
+	@$(BIN)/python -m infra.deploy down $(STAGE) $(if $(filter yes,$(TABLES)),--tables)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

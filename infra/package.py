@@ -21,6 +21,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CHALICE = ROOT / ".chalice"
 CONSTRAINTS = ROOT / "constraints.txt"
 TOOLS = ROOT / ".venv" / "package"
 VERSIONS = ("3.13", "3.12")
@@ -63,21 +64,29 @@ def tools(folder: Path, *packages: str) -> Path:
     return python
 
 
-def build(out: Path, *, stage: str = "dev", machine: str = "x86_64", python: Path | None = None) -> Path:
-    """Make the zip anew in ``out`` and return its path. ``machine``: of the Lambda, ``x86_64`` or ``aarch64``. Raises
-    ``CannotPackage``."""
+def build(
+    out: Path, *, stage: str = "dev", machine: str = "x86_64", python: Path | None = None, chalice: Path = CHALICE
+) -> Path:
+    """Make the zip anew in ``out`` and return its path. ``machine``: of the Lambda, ``x86_64`` or ``aarch64``; ``chalice``: the
+    folder of Chalice's configuration. Raises ``CannotPackage``."""
     python = python or tools(TOOLS)
-    shutil.rmtree(out, ignore_errors=True)
-    project = out / "project"
+    project = copy_project(out, chalice)
     vendor = project / "vendor"
-    shutil.copytree(ROOT / "chalicelib", project / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / ".chalice", project / ".chalice", ignore=shutil.ignore_patterns("deployments", "venv"))
-    shutil.copy(ROOT / "app.py", project)
-    (project / "requirements.txt").touch()
     _install(python, vendor, machine)
     _cut(vendor)
     _compile(python, project)
     return chalice_package(python, project, out, stage)
+
+
+def copy_project(out: Path, chalice: Path = CHALICE) -> Path:
+    """A project for Chalice in ``out``, anew, without dependencies. Returns its folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    project = out / "project"
+    shutil.copytree(ROOT / "chalicelib", project / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(chalice, project / ".chalice", ignore=shutil.ignore_patterns("deployments", "venv"))
+    shutil.copy(ROOT / "app.py", project)
+    (project / "requirements.txt").touch()
+    return project
 
 
 def chalice_package(python: Path, project: Path, out: Path, stage: str = "dev") -> Path:

@@ -26,6 +26,7 @@ from pathlib import Path
 import boto3
 
 from infra import provision
+from infra.env_file import read as read_env_file
 from infra.local import engines
 from infra.local.supervisor import Log, Part, Supervisor
 
@@ -47,12 +48,7 @@ class CannotStart(Exception):
 
 def settings(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
     """The environment of the parts: what is set, then what ``env_file`` says, then what is right on a local machine."""
-    values = dict(environ)
-    lines = env_file.read_text(encoding="utf-8").splitlines() if env_file.is_file() else []
-    for line in lines:
-        name, found, value = line.strip().removeprefix("export ").partition("=")
-        if found and not name.startswith("#"):
-            values.setdefault(name.strip(), value.strip().strip("\"'"))
+    values = read_env_file(env_file) | dict(environ)
     for name, value in {
         "DISCOVERY_ALLOW_PRIVATE_HOSTS": "true",
         "DISCOVERY_LOG_FORMAT": "text",

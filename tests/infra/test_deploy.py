@@ -1,0 +1,203 @@
+"""A stage is brought up in an empty account, again as an update, taken down, and brought up again on the tables that stayed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from infra import deploy, package, provision
+from infra.deploy import CannotDeploy, Options, Stage, read_stage
+from infra.local import engines
+from tests.conftest import ROOT
+
+SETTINGS = {"DISCOVERY_COLLECTIONS": "io.atcr.hold.*,io.atcr.tag"}
+STAGE = Stage("t1", Options(image="registry.example.com/subscriber:1", architecture="x86_64", spot="true"), SETTINGS)
+PREFIX = "atcr-discovery-t1"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """An empty account; gives boto3 clients."""
+    port = engines.free_port()
+    for name, value in {**engines.CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    command = [sys.executable, "-m", "tests.infra.aws", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            engines.wait_for_port(port, running)
+            yield boto3.client
+        finally:
+            running.kill()
+
+
+@pytest.fixture
+def chalice(tmp_path: Path) -> Path:
+    """A configuration of Chalice that may be changed."""
+    folder = tmp_path / ".chalice"
+    shutil.copytree(package.CHALICE, folder, ignore=shutil.ignore_patterns("deployments", "venv", "deployed"))
+    return folder
+
+
+@pytest.fixture
+def packaged_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The dependencies are installed for the first deployment only."""
+    build, kept = package.build, tmp_path / "vendor"
+
+    def build_once(out: Path, **options: Any) -> Path:
+        if not kept.exists():
+            made = build(out, **options)
+            shutil.copytree(out / "project" / "vendor", kept)
+            return made
+        project = package.copy_project(out, options["chalice"])
+        shutil.copytree(kept, project / "vendor")
+        return package.chalice_package(options["python"], project, out, options["stage"])
+
+    monkeypatch.setattr(package, "build", build_once)
+
+
+def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chalice: Path, packaged_once: None) -> None:
+    said: list[str] = []
+    url = deploy.up(STAGE, say=said.append, chalice=chalice)
+    assert url.startswith("https://")
+    assert url.endswith(".amazonaws.com/api")
+    has_all_that_it_needs(aws)
+    first = functions(aws)
+    assert first.keys() == {PREFIX, f"{PREFIX}-crawl", f"{PREFIX}-sweep"}
+    aws("dynamodb").put_item(TableName=f"{PREFIX}-state", Item={"kind": {"S": "kept"}, "id": {"S": "x"}})
+
+    said.clear()
+    assert deploy.up(STAGE, say=said.append, chalice=chalice) == url
+    assert f"stack {PREFIX}-base: updating" in said
+    assert functions(aws).keys() == first.keys()
+
+    deploy.down(STAGE, say=said.append, chalice=chalice)
+    assert functions(aws) == {}
+    assert stacks(aws) == {f"{PREFIX}-data"}
+    assert aws("sqs").list_queues().get("QueueUrls", []) == []
+
+    deploy.up(STAGE, say=said.append, chalice=chalice)
+    has_all_that_it_needs(aws)
+    assert "Item" in aws("dynamodb").get_item(
+        TableName=f"{PREFIX}-state", Key={"kind": {"S": "kept"}, "id": {"S": "x"}}
+    )
+
+    deploy.down(STAGE, tables=True, say=said.append, chalice=chalice)
+    assert (stacks(aws), aws("dynamodb").list_tables()["TableNames"]) == (set(), [])
+
+
+def functions(aws: Callable[[str], Any]) -> dict[str, Any]:
+    return {function["FunctionName"]: function for function in aws("lambda").list_functions()["Functions"]}
+
+
+def stacks(aws: Callable[[str], Any]) -> set[str]:
+    found = aws("cloudformation").list_stacks()["StackSummaries"]
+    return {stack["StackName"] for stack in found if stack["StackStatus"] != "DELETE_COMPLETE"}
+
+
+def has_all_that_it_needs(aws: Callable[[str], Any]) -> None:
+    """Whether everything is there and knows of the rest."""
+    outputs = {
+        output["OutputKey"]: output["OutputValue"]
+        for name in ("base", "service")
+        for output in aws("cloudformation").describe_stacks(StackName=f"{PREFIX}-{name}")["Stacks"][0]["Outputs"]
+    }
+    tables = {table["TableName"] for table in provision.resources("data", "AWS::DynamoDB::Table", PREFIX).values()}
+    assert set(aws("dynamodb").list_tables()["TableNames"]) == tables
+    environment = {
+        **SETTINGS,
+        "DISCOVERY_TABLE_PREFIX": PREFIX,
+        "DISCOVERY_QUEUE_URL": outputs["CrawlQueueUrl"],
+        "DISCOVERY_METRICS": "emf",
+    }
+    roles = {PREFIX: "ApiRoleArn", f"{PREFIX}-crawl": "CrawlRoleArn", f"{PREFIX}-sweep": "SweepRoleArn"}
+    for name, function in functions(aws).items():
+        assert function["Role"] == outputs[roles[name]]
+        assert function["Environment"]["Variables"] == environment
+        assert function["Architectures"] == ["x86_64"]
+        assert function["CodeSize"] < package.MAX_BYTES
+    (mapping,) = aws("lambda").list_event_source_mappings()["EventSourceMappings"]
+    assert mapping["EventSourceArn"].endswith(f":{PREFIX}-crawl")
+    assert mapping["BatchSize"] == 1
+    (rule,) = aws("events").list_rules()["Rules"]
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    (api,) = aws("apigateway").get_rest_apis()["items"]
+    assert api["name"] == "atcr-discovery"
+    task = aws("ecs").describe_task_definition(taskDefinition=f"{PREFIX}-subscriber")["taskDefinition"]
+    (container,) = task["containerDefinitions"]
+    assert container["image"] == STAGE.options.image
+    assert {item["name"]: item["value"] for item in container["environment"]} == {
+        **environment,
+        "AWS_REGION": "us-east-1",
+    }
+    (service,) = aws("ecs").describe_services(cluster=PREFIX, services=[f"{PREFIX}-subscriber"])["services"]
+    assert service["desiredCount"] == 1
+    body = json.loads(aws("cloudwatch").get_dashboard(DashboardName=PREFIX)["DashboardBody"])
+    assert "${" not in json.dumps(body)
+    groups = {group["logGroupName"]: group for group in aws("logs").describe_log_groups()["logGroups"]}
+    assert {f"/aws/lambda/{name}" for name in functions(aws)} | {f"/ecs/{PREFIX}-subscriber"} == groups.keys()
+    assert {group["retentionInDays"] for group in groups.values()} == {30}
+
+
+# -- a stage's file
+
+
+def test_a_stage_without_a_file_has_the_defaults(tmp_path: Path) -> None:
+    stage = read_stage("prod", tmp_path)
+    assert (stage.prefix, stage.options, stage.variables) == ("atcr-discovery-prod", Options(), {})
+    assert stage.options.machine == "aarch64"
+
+
+def test_a_stage_is_what_its_file_says(tmp_path: Path) -> None:
+    (tmp_path / ".env.prod").write_text("DEPLOY_SPOT=true\nDISCOVERY_COLLECTIONS='io.atcr.*'\n# DEPLOY_IMAGE=x\n")
+    stage = read_stage("prod", tmp_path)
+    assert (stage.options.spot, stage.variables) == ("true", {"DISCOVERY_COLLECTIONS": "io.atcr.*"})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("DEPLOY_SPOTS=true", "DEPLOY_SPOTS: there is no such setting"),
+        ("DEPLOY_SPOT=yes", "say true or false"),
+        ("DEPLOY_ARCHITECTURE=arm", "say arm64 or x86_64"),
+        ("DEPLOY_SUBSCRIBERS=21", "say a number from 0 to 20"),
+        ("DEPLOY_ALARM_EMAIL=nobody", "say an address"),
+        ("DEPLOY_LOG_DAYS=31", "say 1, 3"),
+        ("DISCOVERY_QUEUE_URL=x", "set by the deployment"),
+        ("DISCOVERY_COLLECTIONS=*", "DISCOVERY_COLLECTIONS"),
+        ("PATH=x", "PATH: there is no such setting"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / ".env.prod").write_text(line)
+    with pytest.raises(CannotDeploy, match=message):
+        read_stage("prod", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "Prod", "a-b", "1a", "x" * 21, "../x"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(CannotDeploy, match="small letters"):
+        read_stage(name)
+
+
+def test_without_an_engine_or_an_image_nothing_is_begun(
+    aws: Callable[[str], Any], chalice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CannotDeploy, match="DEPLOY_IMAGE"):
+        deploy.up(Stage("t1", Options(), {}), say=lambda line: None, chalice=chalice)
+    assert stacks(aws) == set()
+
+
+def test_a_stack_that_cannot_come_about_says_why(aws: Callable[[str], Any]) -> None:
+    with pytest.raises(CannotDeploy, match="t1-service"):
+        deploy._stack(lambda line: None, STAGE, "service")
