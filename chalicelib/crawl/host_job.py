@@ -270,7 +270,8 @@ class _HostCrawl:
                     writer.fail(job, f"{type(error).__name__}: {error}")
             return
         if not wanted:
-            writer.out_of_scope(repo.did, host=str(self._origin), rev=rev, epoch=self._crawl.epoch)
+            is_new, epoch = row is None, self._crawl.epoch
+            writer.out_of_scope(repo.did, host=str(self._origin), rev=rev, epoch=epoch, is_new=is_new)
         elif self._is_ours(repo.did):
             self._ask(repo.did)
 

@@ -164,10 +164,13 @@ class Hosts:
         if not goes_on:
             actions += [rows.crawl_epoch.set(row.epoch), rows.crawl_page.remove(), rows.crawl_seen.set(0)]
         free = rows.crawl_job.does_not_exist() if row.crawl_job is None else rows.crawl_job == row.crawl_job
-        if not self._update(origin, actions, free & (rows.epoch == row.epoch)):
-            return None
-        claimed = self.load(origin)
-        return HostCrawl(origin, token, claimed) if claimed is not None and claimed.crawl_job == token else None
+        try:
+            row.update(actions, condition=free & (rows.epoch == row.epoch))
+        except UpdateError as error:
+            if error.cause_response_code == "ConditionalCheckFailedException":
+                return None
+            raise
+        return HostCrawl(origin, token, row)  # which is now as it was written
 
     def progress(self, crawl: HostCrawl, *, page: str | None, seen: int) -> None:
         """Save where the next page begins; shows as well that the job is alive. Raises ``JobLost``."""

@@ -319,8 +319,9 @@ class Writer:
 
         self._update(job.did, decide)
 
-    def out_of_scope(self, did: Did, *, host: str, rev: str, epoch: int) -> None:
-        """Remember that a repo was probed and has no wanted records; one write, once per rev and epoch."""
+    def out_of_scope(self, did: Did, *, host: str, rev: str, epoch: int, is_new: bool = False) -> None:
+        """Remember that a repo was probed and has no wanted records; one write, once per rev and epoch. ``is_new``: it had no
+        row a moment ago, so none is read."""
 
         def decide(row: RepoRow) -> _Effects | None:
             if row.version is not None and (repo_state.is_pending(row) or row.collections or row.job is not None):
@@ -332,7 +333,7 @@ class Writer:
             row.active, row.status = True, None
             return _Effects()
 
-        self._update(did, decide)
+        self._update(did, decide, is_new=is_new)
 
     def not_public(self, did: Did, *, host: str, status: str | None) -> None:
         """Remember that its host lists a repo that nobody can have now, and of which nothing is indexed; one write. Without
@@ -384,9 +385,9 @@ class Writer:
 
     # -- how a decision is carried out
 
-    def _update(self, did: Did, decide: _Decision) -> RepoRow:
-        for _ in range(_ATTEMPTS):
-            row = self._load_or_new(did)
+    def _update(self, did: Did, decide: _Decision, *, is_new: bool = False) -> RepoRow:
+        for attempt in range(_ATTEMPTS):
+            row = self._new(did) if is_new and attempt == 0 else self._load_or_new(did)
             effects = decide(row)
             if effects is None:
                 return row
@@ -396,10 +397,14 @@ class Writer:
         raise IndexConflict(f"{did}: the row changed under {_ATTEMPTS} attempts")
 
     def _load_or_new(self, did: Did) -> RepoRow:
+        new = self._new(did)
+        return self.load(did) or new
+
+    def _new(self, did: Did) -> RepoRow:
         key = canonical_did(did)
         if len(key.encode()) > MAX_DID_BYTES:
             raise TooLarge(f"a DID of more than {MAX_DID_BYTES} bytes is not indexed")
-        return self.load(did) or self._tables.repos(key, sync="new", verbatim=None if did == key else did)
+        return self._tables.repos(key, sync="new", verbatim=None if did == key else did)
 
     def _write(self, row: RepoRow, effects: _Effects) -> bool:
         """Write the row with what follows from it, if nobody has changed it meanwhile. Returns whether that was so."""

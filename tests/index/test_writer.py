@@ -399,6 +399,14 @@ def test_the_rev_of_a_probe_is_not_believed(world: World) -> None:
     assert world.listing() == (DID,)
 
 
+def test_a_repo_that_was_new_a_moment_ago_and_has_a_row_by_now_keeps_it(world: World) -> None:
+    world.put(f"{CAPTAIN}/self")
+    world.crawl()
+    world.writer.out_of_scope(DID, host=HOST, rev="7zzzzzzzzzzzz", epoch=1, is_new=True)
+    assert world.row.collections
+    assert world.row.rev == world.repo.rev
+
+
 def test_a_value_over_the_item_limit_is_kept_without_its_value(world: World) -> None:
     big = {"$type": CAPTAIN, "text": "x" * writing.MAX_VALUE_BYTES}
     world.repo.apply([world.repo.put(f"{CAPTAIN}/self", big)])
