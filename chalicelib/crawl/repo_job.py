@@ -89,7 +89,8 @@ def sync_repo(
         job = context.writer.claim(did, ask=ask and first, refresh=refresh and first, audit=audit and first)
         if job is None:
             break
-        work = _RepoJob(context, job, listed_by, deadline)
+        # What was asked while a round ran was not asked by that host.
+        work = _RepoJob(context, job, listed_by if first else None, deadline)
         try:
             outcome = work.run()
         except JobLost:
@@ -149,7 +150,8 @@ class _RepoJob:
         if identity.pds is None or identity.key is None:
             raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
         host = str(identity.pds)
-        if self._listed_by is not None and self._listed_by != identity.pds and not row.collections:
+        only_listed = row.asked - row.answered <= 1  # nobody but that host has shown it
+        if self._listed_by is not None and self._listed_by != identity.pds and not row.collections and only_listed:
             context.writer.refuse(job, f"its DID document names {host}, not {self._listed_by}")
             return Outcome.REFUSED
         host_row = context.hosts.load(identity.pds)
