@@ -13,7 +13,7 @@ import sys
 from bench import report
 from bench.harness import SIZE, Bench, Figure
 
-MODULES = ("backfill", "commits", "firehose", "connections")
+MODULES = ("backfill", "commits", "firehose", "connections", "cold_start", "listing", "units", "crawl", "latency")
 
 
 def benches(names: list[str]) -> list[Bench]:
