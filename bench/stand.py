@@ -286,7 +286,10 @@ class Stand:
         row = self.row(host)
         if row is None or not row.epoch > 0 or row.crawled_epoch != row.epoch or row.origin not in self._connections:
             return False
-        return bool(self._connections[row.origin][0].is_open and self.is_quiet())
+        assert self._following is not None
+        supervisor = self._following.supervisor
+        attended = supervisor._attention.get(row.origin, 0) >= row.attention_at and not supervisor._looking
+        return bool(attended and self._connections[row.origin][0].is_open and self.is_quiet())
 
     def is_quiet(self) -> bool:
         """Whether no event waits in the subscriber, and all that was sent has been read."""
