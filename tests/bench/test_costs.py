@@ -21,7 +21,7 @@ def test_only_what_is_between_the_markers_is_written(tmp_path: Path, monkeypatch
         lines = page.read_text().splitlines()
         assert (lines[0], lines[-1]) == ("before", "after")
         assert "old" not in lines
-        assert "| new record | 4 | 1 | 2 | 2.62 |" in lines
+        assert "| new record | 4 | 1 | 2 | 2.63 |" in lines
 
 
 def test_more_holds_cost_more_and_the_container_costs_the_same() -> None:
