@@ -123,6 +123,9 @@ class Settings:
     confirm_hours: float = _seconds(
         24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours"
     )
+    gone_hours: float = _seconds(
+        168, 0, 24 * 365, "A repo that its PDS says it does not have is deleted here after so many hours"
+    )
     announce_seconds: float = _seconds(300, 0, 86400, "A known host's requestCrawl has an effect at most so often")
     job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")
     job_lease_seconds: float = _seconds(60, 2, 900, "A job that shows no progress for so long is taken to be dead")

@@ -202,6 +202,7 @@ QUICK = {
     "LEASE_SECONDS": "10",
     "RECONNECT_CAP_SECONDS": "0.5",
     "FAILURE_CAP_SECONDS": "2",
+    "GONE_HOURS": "0",
     "ANNOUNCE_SECONDS": "0",
     "LOG_FORMAT": "text",
 }

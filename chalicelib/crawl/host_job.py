@@ -127,7 +127,7 @@ class _HostCrawl:
                 self._hand_over()
                 return
         for did in unlisted:  # deleted, it seems, and nobody told us
-            self._ask(Did(did), claim="deleted", refresh=True)
+            self._ask(Did(did), claim="unlisted", refresh=True)
         again = context.hosts.finish(crawl, repo_count=seen)
         log("host-done", host=str(self._origin), repos=seen, again=again)
         if again:

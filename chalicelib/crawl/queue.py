@@ -47,7 +47,7 @@ def from_body(body: str) -> HostJob | RepoJob:
                 return RepoJob(parse_did(did))
             case {"host": str(key), **rest}:
                 return HostJob(Origin.parse_key(key), refresh=rest.get("refresh") is True)
-    except (ValueError, InvalidSyntax) as error:
+    except (ValueError, InvalidSyntax, RecursionError) as error:
         raise MalformedMessage(f"{body[:200]!r}: {error}") from error
     raise MalformedMessage(repr(body[:200]))
 

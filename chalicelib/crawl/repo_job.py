@@ -109,6 +109,7 @@ class _RepoJob:
         self._listed_by = listed_by
         self._deadline = deadline
         self._renewed = self._told = time.monotonic()
+        self._host: str | None = None
 
     @property
     def is_to_wait(self) -> bool:
@@ -124,15 +125,25 @@ class _RepoJob:
             self._context.queue.send(RepoJob(job.did))
             outcome = Outcome.HANDED_OVER
         except AtprotoError as error:
+            missing = isinstance(error, XrpcError) and error.name == "RepoNotFound"
+            if missing and self._is_gone():
+                writer.land_status(job, active=False, status="deleted", host=self._host)
+                log("repo-gone", did=job.did)
+                return Outcome.STATUS
             reason = error.reason if isinstance(error, VerificationFailed) else type(error).__name__
-            writer.fail(
-                job, f"{reason}: {error}", retry_after=error.retry_after if isinstance(error, RemoteError) else None
-            )
+            retry_after = error.retry_after if isinstance(error, RemoteError) else None
+            writer.fail(job, f"{reason}: {error}", retry_after=retry_after, missing=missing)
             log("repo-failed", did=job.did, reason=reason, error=str(error))
             metrics.count("RepoFailures")
             return Outcome.FAILED
         log("repo-done", did=job.did, outcome=outcome.value)
         return outcome
+
+    def _is_gone(self) -> bool:
+        """Whether its PDS has said for long enough that it has no such repo. A PDS that is being put back says so for a while."""
+        context, since = self._context, self._row.missing_since
+        now = context.clock()
+        return now - (now if since is None else since) >= context.settings.gone_hours * 3600 * 1000
 
     def _sync(self) -> Outcome:
         context, row = self._context, self._row
@@ -149,7 +160,7 @@ class _RepoJob:
             identity = context.identities.refresh(job.did)  # it may have moved to the host that lists it
         if identity.pds is None or identity.key is None:
             raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
-        host = str(identity.pds)
+        host = self._host = str(identity.pds)
         only_listed = row.asked - row.answered <= 1  # nobody but that host has shown it
         if self._listed_by is not None and self._listed_by != identity.pds and not row.collections and only_listed:
             context.writer.refuse(job, f"its DID document names {host}, not {self._listed_by}")

@@ -143,6 +143,8 @@ class RepoRow(Model):
     """The next job compares everything that is stored with the repo, whatever the rev says."""
     audited_at = NumberAttribute(null=True)
     failures = NumberAttribute(default=0)
+    missing_since = NumberAttribute(null=True)
+    """When its PDS first said that it has no such repo; absent once it said anything else."""
     retry_at = NumberAttribute(null=True)
     last_error = UnicodeAttribute(null=True)
     last_error_at = NumberAttribute(null=True)

@@ -294,8 +294,9 @@ class Writer:
 
         return self._end(job, landed)
 
-    def fail(self, job: Job, error: str, *, retry_after: float | None = None) -> None:
-        """The remote failed: keep what is known, say why, and try again after a back-off that grows. Raises ``JobLost``."""
+    def fail(self, job: Job, error: str, *, retry_after: float | None = None, missing: bool = False) -> None:
+        """The remote failed: keep what is known, say why, and try again after a back-off that grows. ``missing``: it says that
+        it has no such repo. Raises ``JobLost``."""
 
         def decide(row: RepoRow) -> _Effects:
             _own(row, job)
@@ -304,6 +305,7 @@ class Writer:
             row.job, row.job_until = None, None
             row.failures += 1
             row.retry_at = now + wait
+            row.missing_since = (row.missing_since or now) if missing else row.missing_since
             row.last_error, row.last_error_at = error[:500], now
             return _Effects()
 
@@ -459,6 +461,7 @@ class Writer:
             landed(row, now)
             row.job, row.job_until = None, None
             row.answered = max(row.answered, job.asked)
+            row.missing_since = None
             if row.asked <= job.asked:  # else somebody asked meanwhile, perhaps for just that
                 row.claim, row.audit, row.resolve_again = None, None, job.unresolved or None
             row.failures, row.retry_at, row.last_error, row.last_error_at = 0, None, None, None

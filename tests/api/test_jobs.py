@@ -41,11 +41,12 @@ def test_a_message_is_worked_on(bare_api: Api, monkeypatch: pytest.MonkeyPatch) 
     assert done == [(process.context(), '{"repo":"did:web:a.example"}')]
 
 
-def test_our_own_fault_gives_the_message_back(bare_api: Api) -> None:
+@pytest.mark.parametrize("body", ["not ours", "{}", "[" * 100_000, '{"repo":"x"}', '{"host":"x y"}'])
+def test_our_own_fault_gives_the_message_back(bare_api: Api, body: str) -> None:
     import app
 
     with pytest.raises(MalformedMessage):
-        app.crawl(sqs_event("not ours"), None)
+        app.crawl(sqs_event(body), None)
 
 
 def test_the_schedule_sweeps(bare_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,19 @@ import pytest
 from chalicelib.atproto.syntax import Did, Origin, parse_origin
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.repo_job import Deadline, Outcome, sync_repo
+from simulator import faults
 from simulator.host import Host
 from simulator.thread import SimulatorThread
 
 MakeContext = Callable[..., Context]
+HOUR = 3600 * 1000
+
+
+class Clock:
+    now = 1_800_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
 
 
 @pytest.fixture
@@ -27,15 +36,15 @@ def stranger(sim: SimulatorThread) -> Origin:
     return parse_origin(sim.call(sim.net.add_pds(accounts=1, sailors=0)).hostname, allow_private=True)
 
 
-def sync(context: Context, hold: Host, listed_by: Origin | None = None) -> Outcome:
-    return sync_repo(context, Did(hold.did), deadline=Deadline(60), listed_by=listed_by, ask=listed_by is not None)
+def sync(context: Context, did: str, listed_by: Origin | None = None) -> Outcome:
+    return sync_repo(context, Did(did), deadline=Deadline(60), listed_by=listed_by, ask=listed_by is not None)
 
 
 def test_a_repo_that_only_another_host_lists_is_refused(
     make_context: MakeContext, hold: Host, stranger: Origin
 ) -> None:
     context = make_context()
-    assert sync(context, hold, stranger) is Outcome.REFUSED
+    assert sync(context, hold.did, stranger) is Outcome.REFUSED
     assert context.writer.load(Did(hold.did)).sync == "refused"
 
 
@@ -44,7 +53,7 @@ def test_a_repo_that_its_own_host_showed_is_not_refused_for_another_that_lists_i
 ) -> None:
     context = make_context()
     context.writer.ask(Did(hold.did))  # by its own host's crawl, whose job has not come yet
-    assert sync(context, hold, stranger) is Outcome.LANDED
+    assert sync(context, hold.did, stranger) is Outcome.LANDED
     assert context.writer.load(Did(hold.did)).sync == "synced"
 
 
@@ -59,4 +68,52 @@ def test_what_its_own_host_asks_for_during_a_refusal_is_done(
         return refuse(*arguments)
 
     monkeypatch.setattr(context.writer, "refuse", ask_and_refuse)
-    assert sync(context, hold, stranger) is Outcome.LANDED
+    assert sync(context, hold.did, stranger) is Outcome.LANDED
+
+
+def test_a_repo_that_its_host_says_it_does_not_have_is_deleted_after_a_while(
+    make_context: MakeContext, sim: SimulatorThread, hold: Host
+) -> None:
+    context = make_context(GONE_HOURS="1", FAILURE_CAP_SECONDS="1")
+    clock = Clock()
+    context.clock = context.writer._clock = clock
+    did = Did(hold.did)
+    context.writer.ask(did)
+    assert sync(context, did) is Outcome.LANDED
+    account = hold.accounts.pop(did)
+
+    def look(after: float) -> str:
+        clock.now += round(after * HOUR)
+        context.writer.ask(did, claim="unlisted")
+        return sync(context, did).value
+
+    assert look(1) == "failed"
+    assert look(0.9) == "failed"
+    hold.accounts[did] = account  # it was put back
+    assert look(0.05) == "unchanged"
+    del hold.accounts[did]
+    assert look(1) == "failed"
+    assert look(1 - 1 / HOUR) == "failed"
+    assert context.writer.load(did).active
+    assert look(1 / HOUR) == "status"
+    row = context.writer.load(did)
+    assert (row.active, row.status, row.collections, row.due_at) == (False, "deleted", {}, None)
+    hold.accounts[did] = account
+    context.writer.ask(did)
+    assert sync(context, did) is Outcome.LANDED
+
+
+def test_a_host_that_cannot_be_reached_deletes_nothing(
+    make_context: MakeContext, sim: SimulatorThread, hold: Host
+) -> None:
+    context = make_context(GONE_HOURS="0", FAILURE_CAP_SECONDS="1")
+    did = Did(hold.did)
+    context.writer.ask(did)
+    assert sync(context, did) is Outcome.LANDED
+    for answer in (faults.status(404), faults.status(502), faults.status(400, "InvalidRequest")):
+        sim.call(hold.fail, "com.atproto.sync.getRepoStatus", answer)
+        sim.call(hold.fail, "com.atproto.sync.getRepo", answer)
+        context.writer.ask(did, desynchronized="x")
+        assert sync(context, did) is Outcome.FAILED
+        sim.call(hold.heal)
+    assert context.writer.load(did).collections

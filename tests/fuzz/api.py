@@ -79,6 +79,8 @@ def api() -> Target:
     return Target("api", 10, [json.dumps(seed).encode() for seed in seeds], _changed_request, read, around=_alone)
 
 
+MAX_BODY = 1_000_000
+"""Characters of a body that are changed further: changes may double it each time."""
 _LISTING = "com.atproto.sync.listReposByCollection"
 
 
@@ -108,7 +110,7 @@ def _changed_request(rng: random.Random, data: bytes) -> bytes:
             case 5 if "query" in request:
                 pair[0] = changed_text(rng, pair[0])
             case _ if "body" in request:
-                text = request["body"] or ""
+                text = (request["body"] or "")[:MAX_BODY]
                 try:
                     request["body"] = changed_json(rng, text.encode(errors="replace")).decode(errors="replace")
                 except (ValueError, RecursionError):

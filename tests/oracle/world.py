@@ -63,6 +63,7 @@ SETTINGS = {
     "JOB_LEASE_SECONDS": "30",
     "CRAWL_CONCURRENCY": "1",
     "FAILURE_CAP_SECONDS": "30",
+    "GONE_HOURS": "0.02",
     "CURSOR_SECONDS": "5",
     "HEARTBEAT_SECONDS": "10",
     "LEASE_SECONDS": "40",
@@ -402,6 +403,11 @@ class World:
     def restore(self, host: Host, backup: Backup) -> None:
         """The host as it was. Statuses that changed are told by nobody."""
         host.restore(backup)
+        for did, account in host.accounts.items():
+            if (
+                self.net.homes[did] is host
+            ):  # a key that was rotated meanwhile is not in the backup: who restores sees to that
+                self.net.identities.update(did, key=account.repo.key)
         self.unseen.add(host)
 
     def rise(self) -> None:
@@ -479,7 +485,7 @@ class World:
         assert self.told[errors:] == [], "our own fault, though nothing went wrong"
 
     def _is_idle(self) -> bool:
-        if any("due_at" in row and not self._is_lost(row) for row in engine.rows("repos")):
+        if any("due_at" in row for row in engine.rows("repos")):
             return False
         soon = self.net.clock.now // 1000 + 10 * 60 * 1000
         hosts = engine.rows("hosts")
@@ -490,12 +496,6 @@ class World:
             return False
         stored = {row["origin"]: row.get("cursor") for row in hosts}
         return all(stored.get(f"http://{host.hostname}") in (None, host.stream.seq) for host in self.net.hosts)
-
-    def _is_lost(self, row: dict[str, Any]) -> bool:
-        """Nothing of the repo is listed, its document names a PDS that does not know it, and nobody has said that it was
-        deleted: it is asked for again and again, ever more seldom."""
-        listed = row["active"] and row["collections"] != "{}"
-        return not listed and "RepoNotFound" in row.get("last_error", "") and "job" not in row
 
     def check(self) -> None:
         """What must be so at any moment."""
