@@ -101,7 +101,10 @@ def tables(found: Mapping[str, Any]) -> list[str]:
     lines = ["| event | write units | read units | requests | US$ a million |", "|---|---:|---:|---:|---:|"]
     for kind, event in found.items():
         dollars = 1e6 * (event["write_units"] * WRITE_UNIT + event["read_units"] * READ_UNIT)
-        cells = [f"{event[name]:,.4g}" for name in ("write_units", "read_units", "requests")]
+        cells = [
+            f"{event[name]:,.10g}" if event[name] < 100 else f"{event[name]:,.0f}"
+            for name in ("write_units", "read_units", "requests")
+        ]
         lines.append(f"| {kind} | {' | '.join(cells)} | {dollars:,.2f} |")
     lines += [
         "",

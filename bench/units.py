@@ -131,6 +131,14 @@ def life(stand: Stand) -> Iterator[tuple[str, Cost, float]]:
         stand.sweep()
     yield "sweep that finds nothing", cost, 1
 
+    subscribers = stand.context.subscribers
+    subscribers.begin("bench")
+    with meter.counting(of_work) as cost:
+        subscribers.beat("bench", {"hosts": 1, "open": 1, "events": 0, "outcomes": {}})
+    subscribers.end("bench")
+    subscribers.forget("bench")
+    yield "heartbeat of a subscriber", cost, 1
+
     stand.unfollow()
     seconds = sized(6, 60)
     for count in (1, IDLE_HOSTS):
