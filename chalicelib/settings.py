@@ -124,7 +124,10 @@ class Settings:
         24, 0.01, 24 * 7, "An announced host that cannot be reached is tried for so many hours"
     )
     gone_hours: float = _seconds(
-        168, 0, 24 * 365, "A repo that its PDS says it does not have is deleted here after so many hours"
+        168,
+        0,
+        24 * 365,
+        "A repo that its PDS, or a DID that the PLC directory, does not know is deleted after so many hours",
     )
     announce_seconds: float = _seconds(300, 0, 86400, "A known host's requestCrawl has an effect at most so often")
     job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")

@@ -125,7 +125,7 @@ class _RepoJob:
             self._context.queue.send(RepoJob(job.did))
             outcome = Outcome.HANDED_OVER
         except AtprotoError as error:
-            missing = isinstance(error, XrpcError) and error.name == "RepoNotFound"
+            missing = self._is_missing(error)
             if missing and self._is_gone():
                 writer.land_status(job, active=False, status="deleted", host=self._host)
                 log("repo-gone", did=job.did)
@@ -139,8 +139,14 @@ class _RepoJob:
         log("repo-done", did=job.did, outcome=outcome.value)
         return outcome
 
+    def _is_missing(self, error: AtprotoError) -> bool:
+        """Whether its PDS says that it has no such repo, or the directory that there is no such DID."""
+        if isinstance(error, XrpcError):
+            return error.name == "RepoNotFound"
+        return isinstance(error, DidNotFound) and self._job.did.startswith("did:plc:")
+
     def _is_gone(self) -> bool:
-        """Whether its PDS has said for long enough that it has no such repo. A PDS that is being put back says so for a while."""
+        """Whether that has been said for long enough. A PDS that is being put back from a backup says it for a while."""
         context, since = self._context, self._row.missing_since
         now = context.clock()
         return now - (now if since is None else since) >= context.settings.gone_hours * 3600 * 1000

@@ -117,3 +117,20 @@ def test_a_host_that_cannot_be_reached_deletes_nothing(
         assert sync(context, did) is Outcome.FAILED
         sim.call(hold.heal)
     assert context.writer.load(did).collections
+
+
+def test_a_did_that_the_directory_does_not_know_any_more_is_deleted_after_a_while(
+    make_context: MakeContext, sim: SimulatorThread, hold: Host
+) -> None:
+    context = make_context(GONE_HOURS="1", FAILURE_CAP_SECONDS="1")
+    clock = Clock()
+    context.clock = context.writer._clock = clock
+    did = Did(hold.did)
+    context.writer.ask(did)
+    assert sync(context, did) is Outcome.LANDED
+    del sim.net.identities.documents[did]
+    for after, outcome in ((0, Outcome.FAILED), (HOUR - 1, Outcome.FAILED), (1, Outcome.STATUS)):
+        clock.now += after
+        context.writer.ask(did, refresh=True)
+        assert sync(context, did) is outcome
+    assert context.writer.load(did).status == "deleted"
