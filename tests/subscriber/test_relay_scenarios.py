@@ -104,7 +104,9 @@ def test_a_scenario_has_the_effects_that_it_should(
     name: str, fixtures_dir: Path, sim: SimulatorThread, start_service: Callable[..., Service]
 ) -> None:
     scenario = json.loads((fixtures_dir / "relay-scenarios" / f"{name}.json").read_text())
-    service = start_service(PLC_URL=sim.net.plc.url, COLLECTIONS="app.bsky.*", FAILURE_CAP_SECONDS="3600")
+    service = start_service(
+        PLC_URL=sim.net.plc.url, COLLECTIONS="app.bsky.*", FAILURE_CAP_SECONDS="3600", GONE_HOURS="168"
+    )
     service.follow()
     played = Played(service, sim, scenario)
     for number, message in enumerate(scenario["messages"]):

@@ -20,8 +20,6 @@ from tests.oracle.processes import current
 from tests.oracle.test_faults_at_every_write import backfill, follow_streams
 from tests.oracle.test_faults_at_every_write import tell as tell_story
 
-pytest_plugins = ["tests.api.conftest"]
-
 ROLES = {"api": "ApiRole", "lambda": "CrawlRole", "sweep": "SweepRole", "subscriber": "SubscriberRole"}
 HISTORIES = 20
 Permission = tuple[str, str]
