@@ -185,6 +185,12 @@ class Service:
         repos = self.context.tables.repos
         return not list(repos.due.query("0"))
 
+    def has_no_jobs(self) -> bool:
+        """Whether every message of the queue has been worked on."""
+        counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self._stack.sqs.get_queue_attributes(QueueUrl=self._stack.queue_url, AttributeNames=counts)
+        return not any(int(number) for number in found["Attributes"].values())
+
     def crawl_host(self, host: Any) -> None:
         """Put a job for a simulated host into the queue."""
         self.context.queue.send(HostJob(parse_origin(host.hostname, allow_private=True)))

@@ -345,11 +345,11 @@ def test_a_host_crawled_again_with_nothing_new_costs_its_list_alone(service: Ser
     pds = sim.call(sim.net.add_pds(accounts=40, sailors=2, noise=1))
     service.request_crawl(pds.hostname)
     eventually(lambda: len(service.listing(TAGS)) == 2 and service.host(pds).crawled_epoch == 1)
-    eventually(lambda: service.is_idle())
+    eventually(lambda: service.is_idle() and service.has_no_jobs())
     before = dict(pds.requests)
-    crawled_at = service.host(pds).crawled_at
     service.crawl_host(pds)
-    eventually(lambda: service.host(pds).crawled_at > crawled_at)
+    eventually(lambda: pds.requests["com.atproto.sync.listRepos"] > before["com.atproto.sync.listRepos"])
+    eventually(service.has_no_jobs)
     after = dict(pds.requests)
     assert {name for name in after if after[name] != before.get(name)} == {"com.atproto.sync.listRepos"}
 
