@@ -66,8 +66,12 @@ def _told(answer: Any) -> Any:
         reasons = [reason["Code"] for reason in response.get("CancellationReasons", ())]
         return response["Error"]["Code"], reasons
     if "Responses" in answer:
-        return [_item(item) for item in sorted(*answer["Responses"].values(), key=json.dumps)]
+        return sorted((_item(item) for items in answer["Responses"].values() for item in items), key=_sorted)
     return [_item(item) for item in answer.get("Items", ())], _item(answer.get("Item")), _item(answer.get("Attributes"))
+
+
+def _sorted(item: Any) -> str:
+    return json.dumps(item, sort_keys=True)
 
 
 def _item(item: Any) -> Any:
