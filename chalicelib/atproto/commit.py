@@ -5,11 +5,12 @@ Specification: https://atproto.com/specs/repository#commit-objects
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Final
 
-from chalicelib.atproto import drisl
+from chalicelib.atproto import drisl, plain
 from chalicelib.atproto.cid import DAG_CBOR, cid_of
 from chalicelib.atproto.crypto import PublicKey
 from chalicelib.atproto.errors import InvalidSyntax, MalformedCbor, VerificationFailed
@@ -17,6 +18,12 @@ from chalicelib.atproto.syntax import Did, Tid, parse_did, parse_tid, tid_to_mic
 
 MAX_CLOCK_DRIFT: Final = 300.0
 """Seconds by which the time in a rev may be ahead of our clock."""
+
+_PLAIN: Final = re.compile(
+    rb"\xa6cdid%bcrev%b(csigX@(.{64}))ddata%bdprev(?:\xf6|%b)gversion\x03"
+    % (plain.TEXT, plain.TID, plain.LINK_TO_NODE, plain.uncaptured(plain.LINK)),
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,11 @@ def parse_commit(block: bytes) -> Commit:
 
     The signature covers every field but itself, so fields that are not known here are let through.
     """
+    match = _PLAIN.fullmatch(block)
+    if match and plain.is_length(match[1], len(match[2])):
+        _, did, rev, _, signature, data = match.groups()
+        signed_bytes = b"\xa5" + block[1 : match.start(4)] + block[match.end(4) :]
+        return _commit(block, did.decode(), rev.decode(), data, signature, signed_bytes)
     try:
         fields = drisl.decode(block)
     except MalformedCbor as error:
@@ -61,20 +73,15 @@ def parse_commit(block: bytes) -> Commit:
         raise _bad("data is not a link to a node")
     if not isinstance(fields.get("prev", ...), drisl.Link | None):
         raise _bad("prev is missing, or neither null nor a link")
+    unsigned = {name: value for name, value in fields.items() if name != "sig"}
+    return _commit(block, did, rev, data.cid, signature, drisl.encode(unsigned))
+
+
+def _commit(block: bytes, did: str, rev: str, data: bytes, signature: bytes, signed_bytes: bytes) -> Commit:
     try:
-        return Commit(
-            parse_did(did), parse_tid(rev), data.cid, cid_of(block), signature, _unsigned(block, fields, signature)
-        )
+        return Commit(parse_did(did), parse_tid(rev), data, cid_of(block), signature, signed_bytes)
     except InvalidSyntax as error:
         raise _bad(str(error)) from error
-
-
-def _unsigned(block: bytes, fields: dict[str, drisl.Value], signature: bytes) -> bytes:
-    """The commit without its signature, encoded: the very bytes of the block, where they can be only in one place."""
-    field = b"csigX@" + signature
-    if len(signature) == 64 and block.count(field) == 1 and block[0] < 0xB8:
-        return bytes((block[0] - 1,)) + block[1:].replace(field, b"")
-    return drisl.encode({name: value for name, value in fields.items() if name != "sig"})
 
 
 def _bad(what: str) -> VerificationFailed:

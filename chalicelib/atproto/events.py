@@ -6,12 +6,13 @@ https://atproto.com/specs/sync
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from chalicelib.atproto import drisl
-from chalicelib.atproto.errors import MalformedCbor, MalformedFrame
+from chalicelib.atproto import drisl, plain
+from chalicelib.atproto.errors import InvalidSyntax, MalformedCbor, MalformedFrame
 from chalicelib.atproto.peek import HEADERS, MAX_SEQ, Peek, peek
 from chalicelib.atproto.syntax import Did, Tid, parse_did, parse_tid
 
@@ -146,6 +147,8 @@ def decode_frame(frame: bytes) -> Event:
     Raises MalformedFrame where framing or CBOR is bad, so that the connection can't be trusted any longer; its subclass
     MalformedEvent where only this one message is.
     """
+    if event := _plain_commit(frame):
+        return event
     try:
         op, kind, at = _read_header(frame)
         body, end = drisl.decode_prefix(frame, at)
@@ -163,6 +166,80 @@ def decode_frame(frame: bytes) -> Event:
         return read(fields, len(frame))
     except ValueError as error:
         raise MalformedEvent(f"{kind or 'error'}: {error}", _readable(fields.seq), _readable(fields.did)) from error
+
+
+_OP: Final = re.compile(
+    rb"([\xa3\xa4])ccid(?:\xf6|%b)dpath%b(dprev(?:\xf6|%b))?factionf(create|update|delete)"
+    % (plain.LINK, plain.TEXT, plain.LINK),
+    re.DOTALL,
+)
+_BEFORE_BLOCKS: Final = re.compile(
+    rb"%b(.)cops(.)((?:%b)*)crev%bcseq%bdrepo%bdtime%beblobs(.)((?:%b)*)esince(?:\xf6|%b)fblocks(Y..|Z.{4})"
+    % (
+        re.escape(HEADERS["commit"]),
+        plain.uncaptured(_OP.pattern),
+        plain.TID,
+        plain.NUMBER,
+        plain.TEXT,
+        plain.TEXT,
+        plain.uncaptured(plain.LINK),
+        plain.TID,
+    ),
+    re.DOTALL,
+)
+_AFTER_BLOCKS: Final = re.compile(
+    rb"fcommit%b(frebase[\xf4\xf5])?ftooBig\xf4(hprevData(?:\xf6|%b))?" % (plain.LINK, plain.LINK), re.DOTALL
+)
+
+
+def _plain_commit(frame: bytes) -> CommitEvent | None:
+    """The event of a commit as nearly all are; None where it takes the decoder to tell."""
+    before = _BEFORE_BLOCKS.match(frame)
+    if before is None:
+        return None
+    fields, ops_head, ops, rev, seq, did_head, did, time_head, time, blobs_head, blobs, since, blocks_head = (
+        before.groups()
+    )
+    begin = before.end()
+    end = begin + int.from_bytes(blocks_head[1:], "big")
+    after = _AFTER_BLOCKS.fullmatch(frame, end)
+    if after is None:
+        return None
+    commit, rebase, has_prev_data, prev_data = after.groups()
+    told = [
+        RepoOp(action.decode(), path.decode(), cid or None, prev or None)
+        for head, cid, path_head, path, has_prev, prev, action in _OP.findall(ops)
+        if plain.is_length(path_head, len(path)) and (head == b"\xa4") == bool(has_prev)
+    ]
+    number = int.from_bytes(seq[1:] or seq, "big")
+    if not (
+        fields[0] == 0xA0 + 10 + (rebase is not None) + (has_prev_data is not None)
+        and ops_head[0] - 0x80 == len(told) <= plain.MAX_SHORT
+        and blobs_head[0] - 0x80 == len(blobs) // plain.LINK_LENGTH <= plain.MAX_SHORT
+        and plain.is_length(did_head, len(did))
+        and plain.is_length(time_head, len(time))
+        and plain.is_shortest(seq)
+        and plain.is_shortest(blocks_head)
+        and 0 < number <= MAX_SEQ
+        and len(frame) <= MAX_FRAME
+        and end - begin <= MAX_COMMIT_BLOCKS
+    ):
+        return None
+    try:
+        return CommitEvent(
+            seq=number,
+            did=parse_did(did.decode()),
+            rev=parse_tid(rev.decode()),
+            since=since.decode() if since else None,
+            commit=commit,
+            blocks=frame[begin:end],
+            ops=tuple(told),
+            prev_data=prev_data,
+            too_big=False,
+            time=time.decode(),
+        )
+    except InvalidSyntax:
+        return None
 
 
 def _read_header(frame: bytes) -> tuple[int, str | None, int]:

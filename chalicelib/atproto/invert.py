@@ -26,6 +26,8 @@ def invert(root: bytes, blocks: Mapping[bytes, bytes], ops: Sequence[RepoOp]) ->
     An op that replaces or removes needs its ``prev``. Raises VerificationFailed: ``missing-block`` where a node is needed
     that is not there, ``inversion-mismatch`` where an op does not fit the tree, ``wrong-hash`` and ``bad-node`` for bad nodes.
     """
+    if not ops:
+        return root
     backwards = list(reversed(ops))
     try:
         return _undo_all(root, blocks, backwards)
@@ -81,38 +83,46 @@ def _given(prev: bytes | None) -> bytes:
 
 
 class _Branch:
-    """A node that may change. ``children`` are CIDs until somebody needs to look inside.
+    """A node that may change, all its keys between ``low`` and ``high``. ``children`` are CIDs until somebody looks inside.
 
     ``origin`` and ``block`` are the CID and the bytes that it was loaded from. ``cid`` is None from the first change on,
     in it or below it; ``block`` is None once something in it but the links to its children has changed.
     """
 
-    __slots__ = ("block", "children", "cid", "keys", "layer", "origin", "values")
+    __slots__ = ("block", "children", "cid", "high", "keys", "layer", "low", "origin", "values")
 
-    def __init__(self, layer: int, keys: list[bytes], values: list[bytes], children: list[_Child]) -> None:
+    def __init__(
+        self,
+        layer: int,
+        keys: list[bytes],
+        values: list[bytes],
+        children: list[_Child],
+        low: bytes,
+        high: bytes | None,
+        cid: bytes | None = None,
+        block: bytes | None = None,
+    ) -> None:
         self.layer = layer
         self.keys = keys
         self.values = values
         self.children = children
-        self.origin: bytes | None = None
-        self.cid: bytes | None = None
-        self.block: bytes | None = None
+        self.low = low
+        self.high = high
+        self.origin = self.cid = cid
+        self.block = block
 
-    def index(self, key: bytes) -> tuple[int, bool]:
-        """Where the key is, or the gap in which it would be."""
-        index = bisect_left(self.keys, key)
-        return index, index < len(self.keys) and self.keys[index] == key
-
-    def gap(self, index: int, own: Gap) -> Gap:
-        """The gap of a child."""
-        return gap_of_child(self.keys, index, own, self.layer)
+    def is_empty(self) -> bool:
+        return not self.keys and self.children[0] is None
 
     def finished(self) -> bytes:
+        """The CID of the node as it is now."""
         if self.cid is None:
             block = self.block
             for child in self.children:
-                if isinstance(child, _Branch) and child.finished() != child.origin and block:
-                    block = _patched(block, child.origin, child.finished())
+                if type(child) is _Branch:
+                    link = child.finished()
+                    if block is not None and link != child.origin:
+                        block = _patched(block, child.origin, link)
             self.cid = cid_of(block or self._encoded())
         return self.cid
 
@@ -136,139 +146,124 @@ def _read(blocks: Mapping[bytes, bytes], cid: bytes, gap: Gap) -> tuple[Node, in
     return read_node(cid, block, gap)
 
 
-def _load(blocks: Mapping[bytes, bytes], cid: bytes, gap: Gap) -> _Branch:
-    node, layer = _read(blocks, cid, gap)
-    branch = _Branch(layer, node.keys, node.values, list(node.children))
-    branch.origin = branch.cid = cid
-    branch.block = blocks[cid]
-    return branch
-
-
-def _branch(layer: int, keys: list[bytes], values: list[bytes], children: list[_Child]) -> _Branch | None:
-    """A node, or nothing where there is nothing to hold."""
-    return _Branch(layer, keys, values, children) if keys or children[0] is not None else None
-
-
 class _Tree:
     """A partial tree under edits. Recursion goes down one layer at a time, so it is at most ``max_layer`` deep."""
 
     def __init__(self, root: bytes, blocks: Mapping[bytes, bytes]) -> None:
         self._blocks = blocks
-        self._root: bytes | _Branch = root
+        self._root = self._load(root, ROOT_GAP)
 
     def cid(self) -> bytes:
         """The CID of the tree as it is now: no root that only leads to the next layer."""
         root = self._root
-        while isinstance(root, _Branch) and not root.keys and root.children[0] is not None:
-            child = root.children[0]
-            if isinstance(child, bytes) and child in self._blocks:
-                child = _load(self._blocks, child, Gap(b"", None, root.layer - 1))
-            root = child
-        return root.finished() if isinstance(root, _Branch) else root
+        while not root.keys and (child := root.children[0]) is not None:
+            if isinstance(child, bytes) and child not in self._blocks:
+                return child
+            root = self._child(root, 0)
+        return root.finished()
 
     def insert(self, key: bytes, value: bytes) -> None:
         layer = layer_of(key)
         if layer > NODE_LIMITS.max_layer:
             raise VerificationFailed("bad-node", f"a key of layer {layer}, at most {NODE_LIMITS.max_layer} is allowed")
-        root = self._open(self._root, ROOT_GAP)
-        if not root.keys and root.children[0] is None:
-            root = _Branch(layer, [], [], [None])
-        elif layer > root.layer:
-            below, above = self._split(root, ROOT_GAP, key)
-            children = [_raised(below, layer - 1), _raised(above, layer - 1)]
-            self._root = _Branch(layer, [key], [value], children)
+        branch = self._root
+        if branch.is_empty():
+            branch = self._root = _Branch(layer, [], [], [None], b"", None)
+        elif layer > branch.layer:
+            children: list[_Child] = [_raised(part, layer - 1) for part in self._split(branch, key)]
+            self._root = _Branch(layer, [key], [value], children, b"", None)
             return
-        self._root = root
-        self._insert(root, ROOT_GAP, key, value, layer)
+        while True:
+            branch.cid = None
+            index = bisect_left(branch.keys, key)
+            if index < len(branch.keys) and branch.keys[index] == key:
+                raise VerificationFailed("inversion-mismatch", "an op deletes a key that the tree still has")
+            if branch.layer == layer:
+                break
+            if branch.children[index] is None:
+                low, high, _ = gap_of_child(branch.keys, index, Gap(branch.low, branch.high, None), branch.layer)
+                branch.children[index] = _Branch(branch.layer - 1, [], [], [None], low, high)
+            branch = self._child(branch, index)
+        apart = (None, None) if branch.children[index] is None else self._split(self._child(branch, index), key)
+        branch.block = None
+        branch.children[index : index + 1] = apart
+        branch.keys.insert(index, key)
+        branch.values.insert(index, value)
 
     def remove(self, key: bytes, value: bytes) -> None:
-        root = self._open(self._root, ROOT_GAP)
-        self._root = self._remove(root, ROOT_GAP, key, value) or _Branch(0, [], [], [None])
+        path = self._path(key, value)
+        branch, index = path.pop()
+        merged = self._merged(branch, index, branch, index + 1)
+        branch.block = None
+        branch.children[index : index + 2] = [merged]
+        del branch.keys[index], branch.values[index]
+        while branch.is_empty():
+            if not path:
+                self._root = _Branch(0, [], [], [None], b"", None)
+                return
+            branch, index = path.pop()
+            branch.block = None
+            branch.children[index] = None
 
     def replace(self, key: bytes, value: bytes, new: bytes) -> None:
-        gap = ROOT_GAP
-        branch = self._root = self._open(self._root, gap)
-        branch.cid = None
-        while not (at := branch.index(key))[1]:
-            gap = branch.gap(at[0], gap)
-            below = branch.children[at[0]] = self._open(branch.children[at[0]], gap)
-            branch = below
-            branch.cid = None
-        self._expect(branch, at[0], value)
-        branch.values[at[0]] = new
+        branch, index = self._path(key, value)[-1]
+        branch.values[index] = new
         branch.block = None
 
-    def _open(self, child: _Child, gap: Gap) -> _Branch:
-        if child is None:
-            raise VerificationFailed("inversion-mismatch", "an op names a key that the tree does not have")
-        return child if isinstance(child, _Branch) else _load(self._blocks, child, gap)
-
-    def _expect(self, branch: _Branch, index: int, value: bytes) -> None:
+    def _path(self, key: bytes, value: bytes) -> list[tuple[_Branch, int]]:
+        """The way down to a key that is to change, and has this value now."""
+        branch, path = self._root, []
+        while True:
+            branch.cid = None
+            keys = branch.keys
+            index = bisect_left(keys, key)
+            path.append((branch, index))
+            if index < len(keys) and keys[index] == key:
+                break
+            branch = self._child(branch, index)
         if branch.values[index] != value:
             raise VerificationFailed("inversion-mismatch", "an op names another CID than the tree has under its key")
+        return path
 
-    def _insert(self, branch: _Branch, gap: Gap, key: bytes, value: bytes, layer: int) -> None:
-        branch.cid = None
-        index, found = branch.index(key)
-        if found:
-            raise VerificationFailed("inversion-mismatch", "an op deletes a key that the tree still has")
-        inner = branch.gap(index, gap)
+    def _child(self, branch: _Branch, index: int) -> _Branch:
+        """A child to look inside."""
         child = branch.children[index]
-        if branch.layer == layer:
-            branch.block = None
-            branch.children[index : index + 1] = self._split(child, inner, key)
-            branch.keys.insert(index, key)
-            branch.values.insert(index, value)
-            return
-        below = _Branch(branch.layer - 1, [], [], [None]) if child is None else self._open(child, inner)
-        branch.children[index] = below
-        self._insert(below, inner, key, value, layer)
-
-    def _remove(self, branch: _Branch, gap: Gap, key: bytes, value: bytes) -> _Branch | None:
-        branch.cid = None
-        index, found = branch.index(key)
-        if found:
-            self._expect(branch, index, value)
-            low, high = branch.gap(index, gap).low, branch.gap(index + 1, gap).high
-            left, right = branch.children[index : index + 2]
-            merged = self._merge(left, right, key, Gap(low, high, branch.layer - 1))
-            branch.block = None
-            branch.children[index : index + 2] = [merged]
-            del branch.keys[index], branch.values[index]
-        else:
-            inner = branch.gap(index, gap)
-            below = self._remove(self._open(branch.children[index], inner), inner, key, value)
-            branch.children[index] = below
-            if below is None:
-                branch.block = None
-        return branch if branch.keys or branch.children[0] is not None else None
-
-    def _split(self, child: _Child, gap: Gap, key: bytes) -> tuple[_Child, _Child]:
-        """The parts of a subtree below and above a key that is not in it."""
         if child is None:
-            return None, None
-        branch = self._open(child, gap)
-        index, _ = branch.index(key)
-        below, above = self._split(branch.children[index], branch.gap(index, gap), key)
-        return (
-            _branch(branch.layer, branch.keys[:index], branch.values[:index], [*branch.children[:index], below]),
-            _branch(branch.layer, branch.keys[index:], branch.values[index:], [above, *branch.children[index + 1 :]]),
+            raise VerificationFailed("inversion-mismatch", "an op names a key that the tree does not have")
+        if isinstance(child, _Branch):
+            return child
+        gap = gap_of_child(branch.keys, index, Gap(branch.low, branch.high, None), branch.layer)
+        loaded = branch.children[index] = self._load(child, gap)
+        return loaded
+
+    def _load(self, cid: bytes, gap: Gap) -> _Branch:
+        node, layer = _read(self._blocks, cid, gap)
+        children: list[_Child] = node.children  # type: ignore[assignment] # its own: no list of it is kept elsewhere
+        return _Branch(layer, node.keys, node.values, children, gap.low, gap.high, cid, self._blocks[cid])
+
+    def _split(self, branch: _Branch, key: bytes) -> tuple[_Branch | None, _Branch | None]:
+        """The parts of a subtree below and above a key that is not in it."""
+        index = bisect_left(branch.keys, key)
+        inner = (None, None) if branch.children[index] is None else self._split(self._child(branch, index), key)
+        keys, values, children = branch.keys, branch.values, branch.children
+        below = _Branch(branch.layer, keys[:index], values[:index], [*children[:index], inner[0]], branch.low, key)
+        above = _Branch(
+            branch.layer, keys[index:], values[index:], [inner[1], *children[index + 1 :]], key, branch.high
         )
+        return None if below.is_empty() else below, None if above.is_empty() else above
 
-    def _merge(self, left: _Child, right: _Child, key: bytes, gap: Gap) -> _Child:
-        """Two neighbouring subtrees as one, now that the key between them is gone."""
-        if left is None or right is None:
-            return left if right is None else right
-        low_side, high_side = Gap(gap.low, key, gap.layer), Gap(key, gap.high, gap.layer)
-        a, b = self._open(left, low_side), self._open(right, high_side)
-        low = a.keys[-1] if a.keys else gap.low
-        high = b.keys[0] if b.keys else gap.high
-        inner = self._merge(a.children[-1], b.children[0], key, Gap(low, high, a.layer - 1))
-        return _Branch(a.layer, a.keys + b.keys, a.values + b.values, [*a.children[:-1], inner, *b.children[1:]])
+    def _merged(self, left: _Branch, index: int, right: _Branch, next_index: int) -> _Child:
+        """Two neighbouring children as one, now that the key between them goes."""
+        if left.children[index] is None or right.children[next_index] is None:
+            return left.children[index] or right.children[next_index]
+        a, b = self._child(left, index), self._child(right, next_index)
+        inner = self._merged(a, len(a.keys), b, 0)
+        children = [*a.children[:-1], inner, *b.children[1:]]
+        return _Branch(a.layer, a.keys + b.keys, a.values + b.values, children, a.low, b.high)
 
 
-def _raised(child: _Child, layer: int) -> _Child:
+def _raised(child: _Branch | None, layer: int) -> _Branch | None:
     """A subtree under as many empty nodes as it takes for it to stand at ``layer``."""
-    while isinstance(child, _Branch) and child.layer < layer:
-        child = _Branch(child.layer + 1, [], [], [child])
+    while child and child.layer < layer:
+        child = _Branch(child.layer + 1, [], [], [child], child.low, child.high)
     return child

@@ -19,6 +19,7 @@ import re
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from chalicelib.atproto import plain
 from chalicelib.atproto.cid import CID_LENGTH, DAG_CBOR, cid_of
 from chalicelib.atproto.errors import VerificationFailed
 
@@ -60,20 +61,17 @@ _MAX_VALUE_CID: Final = 128
 
 _HASHES_FROM: Final = [b"\xff" * 33, *((1 << (254 - 2 * layer)).to_bytes(32, "big") for layer in range(128))]
 
-# A node of fewer than 24 keys of printable ASCII, as all real ones are, at the speed of the regular expression engine:
-# what ends a key's suffix is the number behind "ap", which is no printable character.
-_CID_PATTERN: Final = rb"\xd8\*X%\x00(\x01q\x12 .{32})"
-_CHILD_PATTERN: Final = rb"(?:\xf6|" + _CID_PATTERN + rb")"
+# A node of fewer than 24 keys of printable ASCII, as all real ones are.
+_CHILD_PATTERN: Final = rb"(?:\xf6|%b)" % plain.LINK_TO_NODE
 _ENTRY: Final = re.compile(
-    rb"\xa4ak([A-W]|X[\x18-\xff])([\x2d-\x7e]*)ap([\x00-\x17]|\x18[\x18-\xff])at"
-    + _CHILD_PATTERN
-    + rb"av"
-    + _CID_PATTERN,
+    rb"\xa4ak([A-W]|X[\x18-\xff])([\x2d-\x7e]{1,255})ap([\x00-\x17]|\x18[\x18-\xff])at%bav%b"
+    % (_CHILD_PATTERN, plain.LINK_TO_NODE),
     re.DOTALL,
 )
 _PLAIN_NODE: Final = re.compile(
-    rb"\xa2ae[\x80-\x97](?:" + re.sub(rb"\((?!\?)", b"(?:", _ENTRY.pattern) + rb")*al" + _CHILD_PATTERN, re.DOTALL
+    rb"\xa2ae[\x80-\x97](?:%b)*al%b" % (plain.uncaptured(_ENTRY.pattern), _CHILD_PATTERN), re.DOTALL
 )
+_SUFFIX_HEADS: Final = [bytes((0x40 + length,) if length < 24 else (0x58, length)) for length in range(256)]
 
 
 def gap_of_child(keys: list[bytes], index: int, own: Gap, layer: int) -> Gap:
@@ -163,11 +161,11 @@ def _read_plain(block: bytes, plain: re.Match[bytes]) -> Node:
     keys, values, children = node
     key = b""
     for head, suffix, shared, child, value in _ENTRY.findall(block, 4):
-        if len(suffix) != (head[1] if len(head) > 1 else head[0] - 0x40):
+        if head != _SUFFIX_HEADS[len(suffix)]:
             raise _bad("a key has another length than it says")
         previous, length = key, shared[-1]
         key = previous[:length] + suffix
-        if length > len(previous) or key <= previous:
+        if key <= previous or length > len(previous):
             raise _wrong_key(previous, length)
         keys.append(key)
         values.append(value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.atproto.car import CarLimits, CarReader
-from chalicelib.atproto.cid import cid_of
+from chalicelib.atproto.cid import CID_LENGTH, cid_of
 from chalicelib.atproto.commit import Commit, parse_commit
 from chalicelib.atproto.crypto import PublicKey
 from chalicelib.atproto.errors import BudgetExceeded, InvalidSyntax, MalformedCar, VerificationFailed
@@ -110,8 +110,11 @@ def _open(car: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     blocks: dict[bytes, bytes] = {}
     try:
         reader = CarReader((car,), _LIMITS)
-        for cid, block in reader:
-            blocks.setdefault(cid, block)
+        for buffer, bounds, begins in reader.batches():
+            sections = zip(
+                reversed(begins), reversed(bounds), strict=False
+            )  # from the last on: the first of them stays
+            blocks = {buffer[begin - CID_LENGTH : begin]: buffer[begin:end] for begin, end in sections} | blocks
     except (MalformedCar, BudgetExceeded) as error:
         raise VerificationFailed("malformed-car", f"the blocks are not a CAR: {error}") from error
     return reader.root, blocks

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from chalicelib.atproto import drisl, events
 from chalicelib.atproto.errors import MalformedFrame
 from chalicelib.atproto.events import (
     MAX_COMMIT_BLOCKS,
@@ -16,6 +19,7 @@ from chalicelib.atproto.events import (
     AccountEvent,
     CommitEvent,
     ErrorEvent,
+    Event,
     IdentityEvent,
     InfoEvent,
     MalformedEvent,
@@ -252,6 +256,74 @@ def test_a_message_with_a_bad_field_is_malformed_without_the_stream_being_so(kin
 def test_an_error_frame_without_a_name_is_malformed() -> None:
     with pytest.raises(MalformedFrame):
         decode_frame(encode({"op": -1}) + encode({"message": "x"}))
+
+
+# --- by its form, and by the decoder
+
+
+def read_in_general(frame: bytes) -> Event | None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "_plain_commit", lambda _: None)
+        return read(frame)
+
+
+def read(frame: bytes) -> Event | None:
+    try:
+        return decode_frame(frame)
+    except MalformedFrame:
+        return None
+
+
+ops = st.fixed_dictionaries(
+    {
+        "action": st.sampled_from(["create", "update", "delete", "rename"]),
+        "path": st.sampled_from(
+            ["io.atcr.hold.crew/a", "a" * 23, "b" * 24, "c" * 255, "d" * 256, "", "x/é", "f/factionfcreate"]
+        ),
+        "cid": st.sampled_from([Link(CID), None]),
+    },
+    optional={"prev": st.sampled_from([Link(CID), None])},
+)
+
+
+@settings(max_examples=300)
+@given(
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "seq": st.sampled_from(
+                [-1, 0, 1, 23, 24, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, MAX_SEQ, MAX_SEQ + 1]
+            ),
+            "ops": st.one_of(st.lists(ops, max_size=4), st.just([OP] * 23), st.just([OP] * 24)),
+            "blocks": st.integers(250, 260).map(bytes) | st.just(bytes(65_535)) | st.just(bytes(65_536)),
+            "since": st.sampled_from([REV, None, ..., "3l", 5]),
+            "rev": st.sampled_from([REV, "z" * 13, "3l"]),
+            "repo": st.sampled_from([DID, "did:web:a.io", "did:web:" + "a" * 240, "did:x", "no"]),
+            "blobs": st.sampled_from([[], [Link(CID)] * 2, ["x"], ...]),
+            "time": st.sampled_from([TIME, "", "ü", 1]),
+            "rebase": st.sampled_from([True, None, ...]),
+            "tooBig": st.sampled_from([True, ...]),
+            "prevData": st.sampled_from([None, ..., 5]),
+            "other": st.just(1),
+        },
+    ),
+    damage=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=2),
+)
+def test_a_commit_read_by_its_form_is_what_the_decoder_reads(
+    fields: dict[str, Any], damage: list[tuple[int, int]]
+) -> None:
+    frame = bytearray(told("#commit", **{"blocks": bytes(300), **fields}))
+    for at, byte in damage:
+        frame[at % len(frame)] = byte
+    assert read(bytes(frame)) == read_in_general(bytes(frame))
+
+
+def test_a_common_commit_needs_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = told("#commit", blocks=bytes(300), since=REV, ops=[OP, OP | {"action": "update", "prev": Link(CID)}])
+    expected = read_in_general(frame)
+    monkeypatch.setattr(drisl, "decode_prefix", None)
+    assert expected is not None
+    assert decode_frame(frame) == expected
 
 
 # --- a glance

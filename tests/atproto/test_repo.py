@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chalicelib.atproto import commit as commits
+from chalicelib.atproto.commit import parse_commit
 from chalicelib.atproto.crypto import parse_did_key
 from chalicelib.atproto.errors import BadSignature, VerificationFailed
 from chalicelib.atproto.events import CommitEvent, RepoOp, SyncEvent, decode_frame
@@ -19,7 +22,7 @@ from chalicelib.atproto.scope import Scope
 from chalicelib.atproto.syntax import Did, Tid, tid_to_microseconds
 from simulator import frames
 from simulator.car import Block, Car
-from simulator.cbor import cid_of, encode
+from simulator.cbor import Link, cid_of, decode, encode
 from simulator.keys import SigningKey
 from simulator.repo import Commit, Repo, Write
 from tests.atproto.builders import DID, KEY, REV, SCOPE, Blocks, record, repo, write
@@ -377,3 +380,40 @@ def test_a_sync_by_another_key_or_from_the_future_is_refused() -> None:
     with pytest.raises(VerificationFailed) as error:
         verify_sync(sync(made.head), KEY, now=0)
     assert error.value.reason == "future-rev"
+
+
+# --- a signed commit by its form, and by the decoder
+
+
+def parsed(block: bytes) -> Any:
+    try:
+        return parse_commit(block)
+    except VerificationFailed as error:
+        return error.reason
+
+
+@settings(max_examples=200)
+@given(
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "did": st.sampled_from(["did:web:" + "a" * 15, "did:web:" + "a" * 16, "did:web:" + "a" * 300, "no", 5]),
+            "rev": st.sampled_from(["3l", "z" * 13]),
+            "prev": st.sampled_from([None, Link(cid_of(b"x")), 5]),
+            "sig": st.sampled_from([bytes(63), b"csigX@" * 11, b"csigX@" * 11 + b"1234"]),
+            "version": st.sampled_from([2, 4, True]),
+            "other": st.just(1),
+        },
+    ),
+    damage=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=2),
+)
+def test_a_signed_commit_read_by_its_form_is_what_the_decoder_reads(
+    fields: dict[str, Any], damage: list[tuple[int, int]]
+) -> None:
+    block = bytearray(encode(decode(history().head.block) | fields))
+    for at, byte in damage:
+        block[at % len(block)] = byte
+    by_form = parsed(bytes(block))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commits, "_PLAIN", re.compile(b"(?!)"))
+        assert by_form == parsed(bytes(block))
