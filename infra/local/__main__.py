@@ -11,7 +11,6 @@ State is kept under ``.local/`` (DISCOVERY_LOCAL_DIR). Settings come from the en
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ import boto3
 from infra import provision
 from infra.env_file import read as read_env_file
 from infra.local import engines
+from infra.local.holding import InUse, hold
 from infra.local.supervisor import Log, Part, Supervisor
 
 SUBSCRIBER_PATIENCE = 22.0
@@ -62,6 +62,7 @@ def settings(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.local", description="The whole service on this machine.")
+    parser.add_argument("--address", default="127.0.0.1", help="where the API listens; 0.0.0.0 within a container")
     parser.add_argument("--engine", choices=engines.KINDS, default="embedded")
     parser.add_argument("--app", default="app:app", help="module:attribute of the Chalice app")
     parser.add_argument("--subscriber", default="subscriber", help="module of the subscriber")
@@ -99,16 +100,19 @@ def start(
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise CannotStart(f"PORT={text} is not a port: say a number from 1 to 65535")
     port = int(text)
-    folder = Path(environment.get("DISCOVERY_LOCAL_DIR") or engines.ROOT / ".local").resolve()
+    folder = engines.state_folder(environment)
     folder.mkdir(parents=True, exist_ok=True)
-    _hold(folder)
-    _check_free(port)
+    try:
+        hold(folder / "lock")
+    except InUse:
+        raise CannotStart(f"{folder} is in use: another `make run`? DISCOVERY_LOCAL_DIR names another folder") from None
+    _check_free(options.address, port)
     if not environment.get("AWS_ENDPOINT_URL"):
         start_engine(stack, options.engine, folder, environment)
     environment["DISCOVERY_QUEUE_URL"] = made(environment).queue_url
     app = ("--app", options.app)
     for name, arguments, patience in (
-        ("api", ("infra.local.http", "--port", str(port), *app), 5.0),
+        ("api", ("infra.local.http", "--address", options.address, "--port", str(port), *app), 5.0),
         ("worker", ("infra.local.worker", *app), 10.0),
         ("subscriber", (options.subscriber,), SUBSCRIBER_PATIENCE),
     ):
@@ -159,20 +163,11 @@ def made(environment: Mapping[str, str]) -> provision.Installation:
     return provision.create(environment["DISCOVERY_TABLE_PREFIX"], dynamodb, sqs)
 
 
-def _hold(folder: Path) -> None:
-    """Keep others from using ``folder`` while this process lives."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CannotStart(f"{folder} is in use: another `make run`? DISCOVERY_LOCAL_DIR names another folder") from None
-
-
-def _check_free(port: int) -> None:
+def _check_free(address: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError as fault:
             raise CannotStart(
                 f"port {port} cannot be used ({fault.strerror}); PORT=8080 make run takes another"

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,11 @@ class Endpoints:
     def environment(self) -> dict[str, str]:
         """The variables by which boto3 and botocore find them."""
         return {**CREDENTIALS, "AWS_ENDPOINT_URL_DYNAMODB": self.dynamodb, "AWS_ENDPOINT_URL_SQS": self.sqs}
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Where the local stack keeps its state: DISCOVERY_LOCAL_DIR, or ``.local``."""
+    return Path(environ.get("DISCOVERY_LOCAL_DIR") or ROOT / ".local").resolve()
 
 
 def free_port() -> int:

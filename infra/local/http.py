@@ -1,4 +1,4 @@
-"""The API on 127.0.0.1: a WSGI application that does for the Chalice app what API Gateway's REST proxy does.
+"""The API over HTTP: a WSGI application that does for the Chalice app what API Gateway's REST proxy does.
 
     python -m infra.local.http --port 8000
 
@@ -160,14 +160,15 @@ def _thread_safe(app: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m infra.local.http", description="The API on 127.0.0.1.")
+    parser = argparse.ArgumentParser(prog="python -m infra.local.http", description="The API over HTTP.")
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--app", default="app:app", help="module:attribute of the Chalice app")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))  # a request cut off has no effect or a whole one
     waitress.serve(
         Gateway(load_app(options.app)),
-        host="127.0.0.1",
+        host=options.address,
         port=options.port,
         threads=THREADS,
         max_request_body_size=MAX_BODY_BYTES,

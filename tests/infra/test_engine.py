@@ -241,6 +241,21 @@ def test_a_page_holds_one_megabyte(records: Table) -> None:
     assert answer["Count"] + rest["Count"] == 5
 
 
+@pytest.mark.parametrize("segments", [1, 3])
+def test_a_scan_gives_each_item_once_page_by_page(segments: int, records: Table) -> None:
+    keys = [(f"did:plc:{number * 7 % 10}", f"c/{number}") for number in range(40)]
+    for did, path in keys:
+        records.put(did=did, path=path)
+    scan = records.client.get_paginator("scan")
+    found = [
+        plain(item)
+        for segment in range(segments)
+        for page in scan.paginate(TableName=records.name, Limit=3, Segment=segment, TotalSegments=segments)
+        for item in page["Items"]
+    ]
+    assert sorted((item["did"], item["path"]) for item in found) == sorted(keys)
+
+
 def test_an_index_holds_only_the_items_that_have_its_attributes(repos: Table) -> None:
     repos.put(did="did:plc:a", due_shard="0", due_at=1)
     repos.put(did="did:plc:b", due_shard="0")

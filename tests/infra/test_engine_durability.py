@@ -186,7 +186,7 @@ def test_one_engine_at_a_time_has_the_file(tmp_path: Path) -> None:
         assert second.stdin
         assert second.stderr
         with second.stdin, second.stderr:
-            assert b"database is locked" in second.stderr.read()
+            assert b"is held by another process" in second.stderr.read()
             assert second.wait(30) != 0
 
 
