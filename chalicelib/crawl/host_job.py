@@ -103,7 +103,8 @@ class _HostCrawl:
             context.hosts.confirm(crawl)
         cursor: str | None = crawl.row.crawl_page
         seen = int(crawl.row.crawl_seen or 0)
-        unlisted = self._in_scope() if cursor is None else set()
+        begins = cursor is None
+        unlisted = self._in_scope() if begins else set()
         while True:
             time.sleep(self._pace.reserve())
             page = self._client.list_repos(cursor, PAGE)
@@ -126,6 +127,8 @@ class _HostCrawl:
             if self._deadline.left < 0:
                 self._hand_over()
                 return
+        if not begins:  # what earlier jobs of this walk have listed is not known any more
+            unlisted = self._overlooked()
         for did in unlisted:  # deleted, it seems, and nobody told us
             self._ask(Did(did), claim="unlisted", refresh=True)
         again = context.hosts.finish(crawl, repo_count=seen)
@@ -141,6 +144,16 @@ class _HostCrawl:
     def _in_scope(self) -> set[str]:
         """The repos of this host of which something is indexed."""
         return {row.did for row in self._context.tables.repos.by_host.query(str(self._origin))}
+
+    def _overlooked(self) -> set[str]:
+        """The repos in scope whose audit nobody has asked for, though it is time: a walk that comes by them does."""
+        now = self._context.clock()
+        rows = self._context.writer.load_many(map(Did, self._in_scope()))
+        return {
+            did
+            for did, row in rows.items()
+            if self._awaits_audit(row) and not repo_state.is_pending(row) and (row.retry_at or 0) <= now
+        }
 
     def _is_last(self, page: RepoPage) -> bool:
         """Whether no page follows. The reference PDS gives a cursor with its last page too; only an empty one has none."""
