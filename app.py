@@ -10,6 +10,9 @@ from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEv
 from chalicelib import metrics, process, settings
 from chalicelib.api import crawling, health, listing, repo_status, xrpc
 
+MAX_CRAWLS = 10
+"""Crawl jobs that run at a time."""
+
 app = Chalice(app_name="atcr-discovery", configure_logs=False)
 process.begin()
 
@@ -57,7 +60,7 @@ def unknown_method(nsid: str) -> Response:
     return xrpc.unknown(app, nsid)
 
 
-@app.on_sqs_message(queue=settings.current().queue_name, batch_size=1)
+@app.on_sqs_message(queue=settings.current().queue_name, batch_size=1, maximum_concurrency=MAX_CRAWLS)
 def crawl(event: SQSEvent) -> None:
     from chalicelib.crawl.jobs import work
 
@@ -70,3 +73,10 @@ def sweep(event: CloudWatchEvent) -> None:
     from chalicelib.crawl import sweep as sweeping
 
     sweeping.sweep(process.context())
+
+
+@app.schedule(Rate(1, unit=Rate.HOURS))
+def survey(event: CloudWatchEvent) -> None:
+    from chalicelib.crawl import survey as surveying
+
+    surveying.survey(process.context())

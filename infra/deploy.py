@@ -33,8 +33,6 @@ from chalicelib import settings
 from infra import env_file, package, provision
 
 ROOT = package.ROOT
-MAX_CRAWLS = 10
-"""Crawl jobs that run at a time."""
 _SET_HERE = ("TABLE_PREFIX", "QUEUE_URL", "METRICS")
 _NO_STACK = "does not exist"
 _UNCHANGED = "No updates are to be performed"
@@ -154,7 +152,6 @@ def up(stage: Stage, *, say: Say = print, chalice: Path = package.CHALICE) -> st
         _chalice(python, project, "deploy", "--stage", stage.name)
     finally:
         _keep(project / ".chalice", chalice, stage)
-    _bound_crawls(chalice, stage)
     return _chalice(python, project, "url", "--stage", stage.name).strip().splitlines()[-1].rstrip("/")
 
 
@@ -368,6 +365,7 @@ def _configure(path: Path, stage: Stage, base: Mapping[str, str]) -> None:
             "api_handler": {"iam_role_arn": base["ApiRoleArn"], "lambda_timeout": 29},
             "crawl": {"iam_role_arn": base["CrawlRoleArn"]},
             "sweep": {"iam_role_arn": base["SweepRoleArn"]},
+            "survey": {"iam_role_arn": base["SurveyRoleArn"]},
         },
     }
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -379,16 +377,6 @@ def _keep(noted: Path, chalice: Path, stage: Stage) -> None:
     if made.exists():
         (chalice / "deployed").mkdir(exist_ok=True)
         shutil.copy(made, chalice / "deployed")
-
-
-def _bound_crawls(chalice: Path, stage: Stage) -> None:
-    """Jobs are to be taken from the queue so many at a time; Chalice has no word for that."""
-    deployed = json.loads((chalice / "deployed" / f"{stage.name}.json").read_text(encoding="utf-8"))
-    for resource in deployed["resources"]:
-        if resource["resource_type"] == "sqs_event":
-            boto3.client("lambda").update_event_source_mapping(
-                UUID=resource["event_uuid"], ScalingConfig={"MaximumConcurrency": MAX_CRAWLS}
-            )
 
 
 def _chalice(python: Path, project: Path, *arguments: str) -> str:

@@ -104,7 +104,8 @@ def check(package: Path, python: Path) -> None:
         raise CannotPackage(f"{package} has {package.stat().st_size:,} bytes, more than the {MAX_BYTES:,} that it may")
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(package) as zipped:
         zipped.extractall(folder)
-        code = f"import sys; sys.path.insert(0, {folder!r}); import app, chalicelib.crawl.jobs, chalicelib.crawl.sweep"
+        entries = ", ".join(f"chalicelib.crawl.{name}" for name in ("jobs", "survey", "sweep"))
+        code = f"import sys; sys.path.insert(0, {folder!r}); import app, {entries}"
         _run(python, "-I", "-S", "-c", code)
 
 

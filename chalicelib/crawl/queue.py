@@ -28,6 +28,14 @@ class RepoJob:
     did: Did
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that was given up. ``sent_at``: when the job was sent, UTC ms."""
+
+    body: str
+    sent_at: int
+
+
 class MalformedMessage(Exception):
     """A message that this service did not write: our own fault, so it ends in the dead-letter queue."""
 
@@ -53,7 +61,7 @@ def from_body(body: str) -> HostJob | RepoJob:
 
 
 class Queue:
-    """Sends jobs. ``client`` is a boto3 SQS client."""
+    """Sends jobs. ``client`` is a boto3 SQS client. The dead letters of a queue are in another with ``-dead`` behind its URL."""
 
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
@@ -65,3 +73,22 @@ class Queue:
             self._client.send_message(QueueUrl=self._url, MessageBody=to_body(job))
         except (BotoCoreError, ClientError) as error:
             log("queue-unavailable", job=to_body(job), error=str(error))
+
+    def dead_letters(self) -> tuple[int, list[DeadLetter]]:
+        """How many messages were given up, and some of them. They stay where they are. Botocore's errors are raised."""
+        url = f"{self._url}-dead"
+        count = "ApproximateNumberOfMessages"
+        found = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=[count])
+        number = int(found["Attributes"][count])
+        if not number:
+            return 0, []
+        received = self._client.receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=0,  # whoever looks at them finds them all
+            WaitTimeSeconds=1,  # asks all of SQS's servers, not some
+            MessageSystemAttributeNames=["SentTimestamp"],
+        ).get("Messages", [])
+        return number, [
+            DeadLetter(message["Body"], int(message["Attributes"]["SentTimestamp"])) for message in received
+        ]

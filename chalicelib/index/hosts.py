@@ -31,6 +31,9 @@ from chalicelib.index.tables import DUE_SHARD, NOBODY, HostRow, Tables
 
 OFFLINE_AFTER = 5
 """Failures in a row after which a host is called offline (and still tried)."""
+STATUSES = ("unconfirmed", "active", "offline", "paused", "banned")
+STOPPED = frozenset({"paused", "banned"})
+"""Of a host that the operator wants neither crawled nor followed."""
 TAKEN_AT_ONCE = 50
 """Hosts in one transaction."""
 
@@ -80,6 +83,13 @@ class Hosts:
             return self._rows.get(str(origin), consistent_read=True)
         except self._rows.DoesNotExist:
             return None
+
+    def by_status(self) -> dict[str, int]:
+        """How many hosts there are of each status. Reads the whole table, a moment old: for once in a while."""
+        numbers = dict.fromkeys(STATUSES, 0)
+        for row in self._rows.scan(attributes_to_get=["status"]):
+            numbers[row.status] = numbers.get(row.status, 0) + 1
+        return numbers
 
     # -- admission
 
@@ -144,13 +154,75 @@ class Hosts:
             raise
         return True
 
+    # -- the operator's word
+
+    def ban(self, origin: Origin, *, by: str) -> bool:
+        """Neither crawl nor follow this host, be it known or not; ``by`` is the ban's id. Returns whether that is new. Its
+        repos are still listed: whoever works on the host next asks for them (``withheld_at``)."""
+        now, rows = self._clock(), self._rows
+        actions: list[Action] = [
+            rows.kind.set("pds"),
+            rows.first_seen_at.set(rows.first_seen_at | now),
+            rows.epoch.set(rows.epoch | 0),
+            rows.failures.set(0),
+            rows.banned_by.set(by),
+            rows.withheld_at.set(now),
+            rows.due_shard.set(DUE_SHARD),
+            rows.due_at.set(now + TOLD_MS),
+            *self._stopped("banned"),
+        ]
+        return self._update(origin, actions, rows.status.does_not_exist() | (rows.status != "banned"))
+
+    def pause(self, origin: Origin) -> bool:
+        """Neither crawl nor follow a known host until ``let_in``. Its repos stay as they are. Returns whether that is new."""
+        rows = self._rows
+        actions = [rows.due_shard.remove(), rows.due_at.remove(), *self._stopped("paused")]
+        return self._update(origin, actions, rows.status.is_in("unconfirmed", "active", "offline"))
+
+    def let_in(self, origin: Origin) -> bool:
+        """End a ban or a pause: the host is crawled and followed again. Returns whether there was one."""
+        row = self.load(origin)
+        if row is None or row.status not in STOPPED:
+            return False
+        now, rows = self._clock(), self._rows
+        actions: list[Action] = [
+            rows.announced_at.set(now),
+            rows.banned_by.remove(),
+            rows.failures.set(0),
+            rows.due_shard.set(DUE_SHARD),
+            rows.due_at.set(now + TOLD_MS),
+        ]
+        if row.status == "banned":
+            actions.append(rows.withheld_at.set(now))
+        if row.crawled_at is None:
+            actions.append(rows.status.set("unconfirmed"))
+        else:
+            actions += [rows.status.set("active"), rows.owner.set(NOBODY), rows.attention_at.set(now)]
+        return self._update(origin, actions, rows.status == row.status)
+
+    def withheld(self, row: HostRow, *, again_at: int | None) -> bool:
+        """All repos of the host were asked to follow its ban, or the end of it. ``again_at``: to be looked at once more."""
+        rows = self._rows
+        if again_at is not None:
+            actions: list[Action] = [rows.due_shard.set(DUE_SHARD), rows.due_at.set(again_at)]
+        else:
+            actions = [rows.withheld_at.remove()]
+            if row.status == "banned":
+                actions += [rows.due_shard.remove(), rows.due_at.remove()]
+        return self._update(row.origin, actions, rows.withheld_at == row.withheld_at)
+
+    def _stopped(self, status: str) -> list[Action]:
+        """Without an owner and a crawl: both find it out at their next write."""
+        rows = self._rows
+        return [rows.status.set(status), rows.owner.remove(), rows.crawl_epoch.remove(), *self._without_job()]
+
     # -- crawl jobs
 
     def claim_crawl(self, origin: Origin) -> HostCrawl | None:
         """Take the right to crawl this host, going on where the last job stopped. ``None``: unknown, or a job is at it."""
         row = self.load(origin)
         now = self._clock()
-        if row is None or row.status == "banned" or (row.crawl_job is not None and row.crawl_until > now):
+        if row is None or row.status in STOPPED or (row.crawl_job is not None and row.crawl_until > now):
             return None
         rows = self._rows
         token = uuid.uuid4().hex

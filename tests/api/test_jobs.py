@@ -8,7 +8,6 @@ import pytest
 
 from chalicelib import process
 from chalicelib.crawl import jobs
-from chalicelib.crawl import sweep as sweeping
 from chalicelib.crawl.queue import MalformedMessage
 from tests.api.conftest import Api
 
@@ -49,19 +48,22 @@ def test_our_own_fault_gives_the_message_back(bare_api: Api, body: str) -> None:
         app.crawl(sqs_event(body), None)
 
 
-def test_the_schedule_sweeps(bare_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["sweep", "survey"])
+def test_a_schedule_does_its_work(bare_api: Api, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     import app
 
     done: list[Any] = []
-    monkeypatch.setattr(sweeping, "sweep", done.append)
+    monkeypatch.setattr(f"chalicelib.crawl.{name}.{name}", done.append)
     event = {"version": "0", "id": "x", "detail-type": "Scheduled Event", "source": "aws.events", "account": "1"}
-    app.sweep(event | {"time": "2026-01-02T03:04:05Z", "region": "us-east-1", "resources": [], "detail": {}}, None)
+    event |= {"time": "2026-01-02T03:04:05Z", "region": "us-east-1", "resources": [], "detail": {}}
+    getattr(app, name)(event, None)
     assert done == [process.context()]
 
 
 def test_each_lambda_has_its_source(bare_api: Api) -> None:
     sources = {source.name: source for source in bare_api.app.event_sources}
-    assert sources.keys() == {"crawl", "sweep"}
-    assert sources["crawl"].batch_size == 1
+    assert sources.keys() == {"crawl", "sweep", "survey"}
+    assert (sources["crawl"].batch_size, sources["crawl"].maximum_concurrency) == (1, 10)
     assert sources["crawl"].queue.endswith("-crawl")
     assert sources["sweep"].schedule_expression.to_string() == "rate(1 minute)"
+    assert sources["survey"].schedule_expression.to_string() == "rate(1 hour)"

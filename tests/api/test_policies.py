@@ -10,9 +10,12 @@ from unittest import mock
 import pytest
 from botocore.client import BaseClient
 
+from chalicelib import process
+from chalicelib.crawl.survey import survey
 from chalicelib.index.tables import Tables
 from infra import provision
 from tests.api.conftest import Api
+from tests.conftest import Stack
 from tests.oracle import engine
 from tests.oracle.faults import Call, Gate
 from tests.oracle.histories import tell as tell_histories
@@ -40,6 +43,8 @@ def needed(operation: str, parameters: dict[str, Any], prefix: str) -> Iterator[
         return table.removeprefix(f"{prefix}-") + (f"/index/{index}" if index else "")
 
     match operation:
+        case "GetQueueAttributes" | "ReceiveMessage":
+            yield operation, "DeadLetterQueue" if parameters["QueueUrl"].endswith("-dead") else "CrawlQueue"
         case "TransactWriteItems":
             for item in parameters["TransactItems"]:
                 ((kind, what),) = item.items()
@@ -121,6 +126,22 @@ def test_the_api_may_do_what_it_does_and_nothing_else(
     assert api.get("/xrpc/io.atcr.discovery.getRepoStatus", [("did", "did:plc:x")]).status == 200
     assert (calls["api"] | read) - allowed("ApiRole") == set(), "these are missing"
     assert allowed("ApiRole") - (calls["api"] | read) == set(), "these are not needed"
+
+
+def test_the_survey_may_do_what_it_does_and_nothing_else(
+    api: Api, stack_env: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: set[Permission] = set()
+    real = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def noted(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        called.update(needed(operation, parameters, api.prefix))
+        return real(client, operation, parameters)
+
+    stack_env.sqs.send_message(QueueUrl=stack_env.dead_letter_url, MessageBody='{"repo": "did:plc:x"}')
+    monkeypatch.setattr(BaseClient, "_make_api_call", noted)
+    survey(process.context())
+    assert called == allowed("SurveyRole") | allowed("SurveyRole", "sqs")
 
 
 @pytest.mark.parametrize("role", ROLES.values())

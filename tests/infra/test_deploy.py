@@ -72,7 +72,7 @@ def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chal
     assert url.endswith(".amazonaws.com/api")
     has_all_that_it_needs(aws)
     first = functions(aws)
-    assert first.keys() == {PREFIX, f"{PREFIX}-crawl", f"{PREFIX}-sweep"}
+    assert first.keys() == {PREFIX, f"{PREFIX}-crawl", f"{PREFIX}-sweep", f"{PREFIX}-survey"}
     aws("dynamodb").put_item(TableName=f"{PREFIX}-state", Item={"kind": {"S": "kept"}, "id": {"S": "x"}})
 
     said.clear()
@@ -119,7 +119,9 @@ def has_all_that_it_needs(aws: Callable[[str], Any]) -> None:
         "DISCOVERY_QUEUE_URL": outputs["CrawlQueueUrl"],
         "DISCOVERY_METRICS": "emf",
     }
-    roles = {PREFIX: "ApiRoleArn", f"{PREFIX}-crawl": "CrawlRoleArn", f"{PREFIX}-sweep": "SweepRoleArn"}
+    roles = {PREFIX: "ApiRoleArn"} | {
+        f"{PREFIX}-{name}": f"{name.title()}RoleArn" for name in ("crawl", "sweep", "survey")
+    }
     for name, function in functions(aws).items():
         assert function["Role"] == outputs[roles[name]]
         assert function["Environment"]["Variables"] == environment
@@ -128,8 +130,9 @@ def has_all_that_it_needs(aws: Callable[[str], Any]) -> None:
     (mapping,) = aws("lambda").list_event_source_mappings()["EventSourceMappings"]
     assert mapping["EventSourceArn"].endswith(f":{PREFIX}-crawl")
     assert mapping["BatchSize"] == 1
-    (rule,) = aws("events").list_rules()["Rules"]
-    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 10}
+    rules = aws("events").list_rules()["Rules"]
+    assert {rule["ScheduleExpression"] for rule in rules} == {"rate(1 minute)", "rate(1 hour)"}
     (api,) = aws("apigateway").get_rest_apis()["items"]
     assert api["name"] == "atcr-discovery"
     task = aws("ecs").describe_task_definition(taskDefinition=f"{PREFIX}-subscriber")["taskDefinition"]
