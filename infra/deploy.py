@@ -30,7 +30,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from chalicelib import settings
-from infra import env_file, package, provision
+from infra import env_file, gateway, package, provision
 
 ROOT = package.ROOT
 _SET_HERE = ("TABLE_PREFIX", "QUEUE_URL", "METRICS")
@@ -68,6 +68,10 @@ class Options:
     """Where alarms are sent."""
     log_days: str = "30"
     """How long logs are kept."""
+    domain: str = ""
+    """A name of yours at whose root the API is."""
+    certificate: str = ""
+    """The ARN of a certificate for that name, in the stage's region."""
 
     @property
     def machine(self) -> str:
@@ -111,10 +115,14 @@ def read_stage(name: str, folder: Path = ROOT) -> Stage:
             ("SPOT", options.spot, "true|false", "true or false"),
             ("SUBSCRIBERS", options.subscribers, "1?[0-9]|20", "a number from 0 to 20"),
             ("ALARM_EMAIL", options.alarm_email, r"|[^@\s]+@[^@\s]+", "an address"),
+            ("DOMAIN", options.domain, r"|([a-z0-9-]+\.)+[a-z]+", "a name such as discovery.example.com"),
+            ("CERTIFICATE", options.certificate, "|arn:aws[a-z-]*:acm:.+", "the ARN of a certificate"),
             ("LOG_DAYS", options.log_days, "1|3|5|7|14|30|60|90|180|365", "1, 3, 5, 7, 14, 30, 60, 90, 180 or 365"),
         )
         if not re.fullmatch(pattern, value)
     ]
+    if bool(options.domain) != bool(options.certificate):
+        faults.append("DEPLOY_DOMAIN and DEPLOY_CERTIFICATE: say both, or none")
     variables = {name: value for name, value in values.items() if name.startswith("DISCOVERY_") and value}
     try:
         settings.read(variables)
@@ -134,6 +142,8 @@ def up(stage: Stage, *, say: Say = print, chalice: Path = package.CHALICE) -> st
     account = _account()
     if not stage.options.image:
         _check_docker()
+    if stage.options.certificate and stage.options.certificate.split(":")[3] != _region():
+        raise CannotDeploy(f"DEPLOY_CERTIFICATE: the certificate has to be in the stage's region, {_region()}")
     python = package.tools(package.TOOLS)  # says early if there is no Python to package with
     say(f"{stage.prefix} in account {account['Account']}, {_region()}")
     _stack(say, stage, "data")
@@ -152,7 +162,15 @@ def up(stage: Stage, *, say: Say = print, chalice: Path = package.CHALICE) -> st
         _chalice(python, project, "deploy", "--stage", stage.name)
     finally:
         _keep(project / ".chalice", chalice, stage)
-    return _chalice(python, project, "url", "--stage", stage.name).strip().splitlines()[-1].rstrip("/")
+    gateway.put_of_stage(stage.name, chalice)
+    made = gateway.deployed(stage.name, chalice)
+    if not stage.options.domain:
+        return str(made["rest_api"]["rest_api_url"]).rstrip("/")
+    target = made["api_gateway_custom_domain"]
+    say(
+        f"domain {stage.options.domain}: an alias (or CNAME) of {target['alias_domain_name']}, zone {target['hosted_zone_id']}"
+    )
+    return f"https://{stage.options.domain}"
 
 
 def down(stage: Stage, *, tables: bool = False, say: Say = print, chalice: Path = package.CHALICE) -> None:
@@ -286,6 +304,7 @@ def _service_parameters(stage: Stage, base: Mapping[str, str], image: str) -> di
         "SubscriberRoleArn": base["SubscriberRoleArn"],
         "ExecutionRoleArn": base["ExecutionRoleArn"],
         "QueueUrl": base["CrawlQueueUrl"],
+        "ApiStage": stage.name,
     }
 
 
@@ -350,8 +369,15 @@ def _docker(*arguments: str, stdin: str | None = None) -> None:
 def _configure(path: Path, stage: Stage, base: Mapping[str, str]) -> None:
     """Write the stage into Chalice's configuration, from where ``chalice deploy --stage`` takes it too."""
     config = json.loads(path.read_text(encoding="utf-8"))
+    domain = {
+        "domain_name": stage.options.domain,
+        "certificate_arn": stage.options.certificate,
+        "tls_version": "TLS_1_2",
+    }
     config["stages"][stage.name] = {
-        "api_gateway_stage": "api",
+        "api_gateway_stage": stage.name,
+        "api_gateway_endpoint_type": "REGIONAL",
+        **({"api_gateway_custom_domain": domain} if stage.options.domain else {}),
         "lambda_architecture": stage.options.architecture,
         "autogen_policy": False,
         "manage_iam_role": False,

@@ -7,19 +7,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from infra import deploy, package, provision
+from infra import deploy, gateway, package, provision
 from infra.deploy import CannotDeploy, Options, Stage, read_stage
 from infra.local import engines
 from tests.conftest import ROOT
 
 SETTINGS = {"DISCOVERY_COLLECTIONS": "io.atcr.hold.*,io.atcr.tag"}
-STAGE = Stage("t1", Options(image="registry.example.com/subscriber:1", architecture="x86_64", spot="true"), SETTINGS)
+CERTIFICATE = "arn:aws:acm:us-east-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
+OPTIONS = Options(image="registry.example.com/subscriber:1", architecture="x86_64", spot="true")
+STAGE = Stage("t1", OPTIONS, SETTINGS)
+WITH_DOMAIN = replace(STAGE, options=replace(OPTIONS, domain="discovery.example.com", certificate=CERTIFICATE))
 PREFIX = "atcr-discovery-t1"
 
 
@@ -69,7 +73,7 @@ def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chal
     said: list[str] = []
     url = deploy.up(STAGE, say=said.append, chalice=chalice)
     assert url.startswith("https://")
-    assert url.endswith(".amazonaws.com/api")
+    assert url.endswith(".amazonaws.com/t1")
     has_all_that_it_needs(aws)
     first = functions(aws)
     assert first.keys() == {PREFIX, f"{PREFIX}-crawl", f"{PREFIX}-sweep", f"{PREFIX}-survey"}
@@ -78,10 +82,22 @@ def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chal
     said.clear()
     assert deploy.up(STAGE, say=said.append, chalice=chalice) == url
     assert f"stack {PREFIX}-base: updating" in said
-    assert functions(aws).keys() == first.keys()
+    has_all_that_it_needs(aws)
+
+    for _ in range(2):
+        assert deploy.up(WITH_DOMAIN, say=said.append, chalice=chalice) == "https://discovery.example.com"
+        has_all_that_it_needs(aws)
+        (api,) = aws("apigateway").get_rest_apis()["items"]
+        assert api["endpointConfiguration"]["types"] == ["REGIONAL"]  # which moto forgets at the first import
+        (mapping,) = aws("apigateway").get_base_path_mappings(domainName="discovery.example.com")["items"]
+        assert (mapping["basePath"], mapping["restApiId"], mapping["stage"]) == ("(none)", api["id"], "t1")
+        target = aws("apigateway").get_domain_name(domainName="discovery.example.com")
+        assert (target["securityPolicy"], target["regionalCertificateArn"]) == ("TLS_1_2", CERTIFICATE)
+        assert any(target["regionalDomainName"] in line for line in said)
 
     deploy.down(STAGE, say=said.append, chalice=chalice)
     assert functions(aws) == {}
+    assert aws("apigateway").get_domain_names()["items"] == []
     assert stacks(aws) == {f"{PREFIX}-data"}
     assert aws("sqs").list_queues().get("QueueUrls", []) == []
 
@@ -135,6 +151,11 @@ def has_all_that_it_needs(aws: Callable[[str], Any]) -> None:
     assert {rule["ScheduleExpression"] for rule in rules} == {"rate(1 minute)", "rate(1 hour)"}
     (api,) = aws("apigateway").get_rest_apis()["items"]
     assert api["name"] == "atcr-discovery"
+    answers = aws("apigateway").get_gateway_responses(restApiId=api["id"])["items"]
+    assert {answer["responseType"] for answer in answers} == gateway.responses().keys()
+    (stage,) = aws("apigateway").get_stages(restApiId=api["id"])["item"]
+    made = {item["id"]: item["createdDate"] for item in aws("apigateway").get_deployments(restApiId=api["id"])["items"]}
+    assert (stage["stageName"], made[stage["deploymentId"]]) == ("t1", max(made.values()))
     task = aws("ecs").describe_task_definition(taskDefinition=f"{PREFIX}-subscriber")["taskDefinition"]
     (container,) = task["containerDefinitions"]
     assert container["image"] == STAGE.options.image
@@ -175,6 +196,9 @@ def test_a_stage_is_what_its_file_says(tmp_path: Path) -> None:
         ("DEPLOY_SUBSCRIBERS=21", "say a number from 0 to 20"),
         ("DEPLOY_ALARM_EMAIL=nobody", "say an address"),
         ("DEPLOY_LOG_DAYS=31", "say 1, 3"),
+        ("DEPLOY_DOMAIN=https://a.example.com", "say a name"),
+        ("DEPLOY_DOMAIN=a.example.com", "say both, or none"),
+        ("DEPLOY_CERTIFICATE=x", "the ARN of a certificate"),
         ("DISCOVERY_QUEUE_URL=x", "set by the deployment"),
         ("DISCOVERY_COLLECTIONS=*", "DISCOVERY_COLLECTIONS"),
         ("PATH=x", "PATH: there is no such setting"),
@@ -198,6 +222,15 @@ def test_without_an_engine_or_an_image_nothing_is_begun(
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CannotDeploy, match="DEPLOY_IMAGE"):
         deploy.up(Stage("t1", Options(), {}), say=lambda line: None, chalice=chalice)
+    assert stacks(aws) == set()
+
+
+def test_a_certificate_of_another_region_is_refused_before_anything_is_begun(
+    aws: Callable[[str], Any], chalice: Path
+) -> None:
+    elsewhere = replace(WITH_DOMAIN.options, certificate=CERTIFICATE.replace("us-east-1", "eu-west-1"))
+    with pytest.raises(CannotDeploy, match="us-east-1"):
+        deploy.up(replace(WITH_DOMAIN, options=elsewhere), say=lambda line: None, chalice=chalice)
     assert stacks(aws) == set()
 
 
