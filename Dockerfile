@@ -1,12 +1,36 @@
-# The subscriber. Built for arm64 unless told otherwise: docker build --platform linux/arm64 .
+# Two images; built for arm64 unless told otherwise: docker build --platform linux/arm64 .
+#   subscriber (the last, which is built by default)  the container on AWS
+#   machine                                           the whole service on one machine, for docker-compose.yaml
 FROM python:3.13.9-slim-trixie AS build
 WORKDIR /build
 COPY requirements.txt requirements-subscriber.txt constraints.txt ./
-RUN python -m venv /venv \
- && /venv/bin/python -m pip install --no-cache-dir --only-binary :all: -c constraints.txt -r requirements-subscriber.txt \
- && /venv/bin/python -m pip uninstall --yes pip
+RUN python -m venv --without-pip /venv \
+ && python -m pip --python /venv/bin/python install --no-cache-dir --only-binary :all: -c constraints.txt -r requirements-subscriber.txt
 
-FROM python:3.13.9-slim-trixie
+FROM build AS build-machine
+COPY requirements-local.txt ./
+RUN python -m pip --python /venv/bin/python install --no-cache-dir -c constraints.txt -r requirements-local.txt
+
+FROM python:3.13.9-slim-trixie AS machine
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin discovery \
+ && install --directory --owner 10001 /state
+COPY --from=build-machine /venv /venv
+WORKDIR /app
+COPY app.py ./
+COPY chalicelib chalicelib
+COPY subscriber subscriber
+COPY infra infra
+RUN /venv/bin/python -m compileall -q /venv/lib app.py chalicelib subscriber infra
+# The root may be read-only: nothing is written but /state, /tmp and the log.
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 DISCOVERY_LOCAL_DIR=/state
+USER 10001
+VOLUME /state
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/xrpc/_health', timeout=8)"]
+ENTRYPOINT ["python", "-m", "infra.local", "--address", "0.0.0.0"]
+
+FROM python:3.13.9-slim-trixie AS subscriber
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin subscriber
 COPY --from=build /venv /venv
 WORKDIR /app
