@@ -19,6 +19,9 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
+
+from infra import gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 CHALICE = ROOT / ".chalice"
@@ -91,10 +94,29 @@ def copy_project(out: Path, chalice: Path = CHALICE) -> Path:
 
 def chalice_package(python: Path, project: Path, out: Path, stage: str = "dev") -> Path:
     """The zip that ``chalice package`` makes of a project. Raises ``CannotPackage`` where something is missing in it."""
-    told = _run(python.parent / "chalice", "package", "--stage", stage, str(out), cwd=project)
+    additions = out / "additions.json"
+    additions.write_text(json.dumps(_additions(project, stage)), encoding="utf-8")
+    chalice = python.parent / "chalice"
+    told = _run(chalice, "package", "--stage", stage, "--merge-template", str(additions), str(out), cwd=project)
     if "Could not install dependencies" in told:  # Chalice goes on without them
         raise CannotPackage(told)
     return out / "deployment.zip"
+
+
+def _additions(project: Path, stage: str) -> dict[str, Any]:
+    """What Chalice's template leaves out: the functions' names, on which logs, permissions to log, and alarms depend; the
+    gateway's own answers; that a domain needs the stage that it leads to."""
+    functions = {"APIHandler": "", "Crawl": "-crawl", "Sweep": "-sweep", "Survey": "-survey"}
+    resources: dict[str, Any] = {
+        logical: {"Properties": {"FunctionName": f"atcr-discovery-{stage}{name}"}}
+        for logical, name in functions.items()
+    }
+    answers = {"x-amazon-apigateway-gateway-responses": gateway.responses()}
+    resources["RestAPI"] = {"Properties": {"DefinitionBody": answers}}
+    config = json.loads((project / ".chalice" / "config.json").read_text(encoding="utf-8"))["stages"][stage]
+    if "api_gateway_custom_domain" in config:
+        resources["ApiGatewayCustomDomainMapping"] = {"DependsOn": f"RestAPI{config['api_gateway_stage']}Stage"}
+    return {"Resources": resources}
 
 
 def check(package: Path, python: Path) -> None:
