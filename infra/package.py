@@ -119,11 +119,11 @@ def _additions(project: Path, stage: str) -> dict[str, Any]:
     return {"Resources": resources}
 
 
-def check(package: Path, python: Path) -> None:
+def check(package: Path, python: Path, *, max_bytes: int = MAX_BYTES) -> None:
     """Import everything from the unpacked zip and from nowhere else. Only where the zip is for this machine. Raises
     ``CannotPackage``."""
-    if package.stat().st_size > MAX_BYTES:
-        raise CannotPackage(f"{package} has {package.stat().st_size:,} bytes, more than the {MAX_BYTES:,} that it may")
+    if package.stat().st_size > max_bytes:
+        raise CannotPackage(f"{package} has {package.stat().st_size:,} bytes, more than the {max_bytes:,} that it may")
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(package) as zipped:
         zipped.extractall(folder)
         entries = ", ".join(f"chalicelib.crawl.{name}" for name in ("jobs", "survey", "sweep"))

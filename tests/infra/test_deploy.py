@@ -25,6 +25,8 @@ OPTIONS = Options(image="registry.example.com/subscriber:1", architecture="x86_6
 STAGE = Stage("t1", OPTIONS, SETTINGS)
 WITH_DOMAIN = replace(STAGE, options=replace(OPTIONS, domain="discovery.example.com", certificate=CERTIFICATE))
 PREFIX = "atcr-discovery-t1"
+TAKEN_BY_LAMBDA = 50_000_000
+"""Bytes of a zip that is uploaded directly."""
 
 
 @pytest.fixture
@@ -69,7 +71,9 @@ def packaged_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(package, "build", build_once)
 
 
-def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chalice: Path, packaged_once: None) -> None:
+def test_up_again_down_and_up_on_the_same_tables(
+    aws: Callable[[str], Any], chalice: Path, packaged_once: None, tmp_path: Path
+) -> None:
     said: list[str] = []
     url = deploy.up(STAGE, say=said.append, chalice=chalice)
     assert url.startswith("https://")
@@ -83,6 +87,8 @@ def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chal
     assert deploy.up(STAGE, say=said.append, chalice=chalice) == url
     assert f"stack {PREFIX}-base: updating" in said
     has_all_that_it_needs(aws)
+
+    plain_chalice_deploys_the_same(aws, chalice, tmp_path)
 
     for _ in range(2):
         assert deploy.up(WITH_DOMAIN, say=said.append, chalice=chalice) == "https://discovery.example.com"
@@ -111,6 +117,28 @@ def test_up_again_down_and_up_on_the_same_tables(aws: Callable[[str], Any], chal
     assert (stacks(aws), aws("dynamodb").list_tables()["TableNames"]) == (set(), [])
 
 
+def plain_chalice_deploys_the_same(aws: Callable[[str], Any], chalice: Path, tmp_path: Path) -> None:
+    """As from the project's root: ``chalice deploy --stage t1``, then ``python -m infra.gateway t1``."""
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copytree(ROOT / "chalicelib", root / "chalicelib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(chalice, root / ".chalice")
+    for name in ("app.py", "requirements.txt"):
+        shutil.copy(ROOT / name, root)
+    before = functions(aws)
+    told = deploy._chalice(package.tools(package.TOOLS), root, "deploy", "--stage", "t1")
+    assert "Could not install dependencies" not in told
+    gateway.put_of_stage("t1", root / ".chalice")
+    after = functions(aws)
+    changes = {"CodeSha256", "CodeSize", "LastModified", "RevisionId"}
+    for name, function in after.items():
+        assert function["CodeSha256"] != before[name]["CodeSha256"]
+        assert all(function[key] == before[name][key] for key in function.keys() - changes)
+    has_all_that_it_needs(aws, max_bytes=TAKEN_BY_LAMBDA)
+    (zipped,) = (root / ".chalice" / "deployments").glob("*.zip")
+    package.check(zipped, package.tools(package.TOOLS), max_bytes=TAKEN_BY_LAMBDA)
+
+
 def functions(aws: Callable[[str], Any]) -> dict[str, Any]:
     return {function["FunctionName"]: function for function in aws("lambda").list_functions()["Functions"]}
 
@@ -120,7 +148,7 @@ def stacks(aws: Callable[[str], Any]) -> set[str]:
     return {stack["StackName"] for stack in found if stack["StackStatus"] != "DELETE_COMPLETE"}
 
 
-def has_all_that_it_needs(aws: Callable[[str], Any]) -> None:
+def has_all_that_it_needs(aws: Callable[[str], Any], *, max_bytes: int = package.MAX_BYTES) -> None:
     """Whether everything is there and knows of the rest."""
     outputs = {
         output["OutputKey"]: output["OutputValue"]
@@ -142,7 +170,7 @@ def has_all_that_it_needs(aws: Callable[[str], Any]) -> None:
         assert function["Role"] == outputs[roles[name]]
         assert function["Environment"]["Variables"] == environment
         assert function["Architectures"] == ["x86_64"]
-        assert function["CodeSize"] < package.MAX_BYTES
+        assert function["CodeSize"] < max_bytes
     (mapping,) = aws("lambda").list_event_source_mappings()["EventSourceMappings"]
     assert mapping["EventSourceArn"].endswith(f":{PREFIX}-crawl")
     assert mapping["BatchSize"] == 1
