@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -13,6 +14,7 @@ import pytest
 from infra import copy, provision
 from infra.local import engines
 from tests.conftest import ROOT, Stack
+from tests.service import eventually
 
 NAMES = ("hosts", "repos", "records", "listings", "state")
 
@@ -161,7 +163,61 @@ def test_a_place_without_tables_is_said_so(stack_env: Stack) -> None:
     assert "the same" in run(place, place).stderr
 
 
-def test_tables_restored_to_a_moment_are_copied_back(moto_url: str) -> None:
+def restored_to_a_moment(url: str, prefix: str) -> None:
+    """Make the tables PREFIX-restored-... by point-in-time recovery."""
+    for name in NAMES:
+        client("dynamodb", url).restore_table_to_point_in_time(
+            SourceTableName=f"{prefix}-{name}",
+            TargetTableName=f"{prefix}-restored-{name}",
+            UseLatestRestorableTime=True,
+        )
+
+
+def exported_and_imported(url: str, prefix: str) -> None:
+    """Make the tables PREFIX-restored-... by an export to S3, which outlives the 35 days of recovery."""
+    dynamodb, s3 = client("dynamodb", url), client("s3", url)
+    s3.create_bucket(Bucket="backups")
+    for properties in provision.resources("data", "AWS::DynamoDB::Table", f"{prefix}-restored").values():
+        name = properties["TableName"].removeprefix(f"{prefix}-restored-")
+        arn = dynamodb.describe_table(TableName=f"{prefix}-{name}")["Table"]["TableArn"]
+        export = dynamodb.export_table_to_point_in_time(TableArn=arn, S3Bucket="backups", S3Prefix=name)
+        export_arn = export["ExportDescription"]["ExportArn"]
+        eventually(
+            lambda arn=export_arn: (
+                dynamodb.describe_export(ExportArn=arn)["ExportDescription"]["ExportStatus"] == "COMPLETED"
+            )
+        )
+        (data,) = {
+            found["Key"].rpartition("/")[0]
+            for found in s3.list_objects_v2(Bucket="backups", Prefix=f"{name}/")["Contents"]
+            if "/data/" in found["Key"]
+        }
+        defined = ("TableName", "AttributeDefinitions", "KeySchema", "BillingMode")
+        started = dynamodb.import_table(
+            S3BucketSource={"S3Bucket": "backups", "S3KeyPrefix": data},
+            InputFormat="DYNAMODB_JSON",
+            InputCompressionType="GZIP",
+            TableCreationParameters={key: properties[key] for key in defined}
+            | {
+                "AttributeDefinitions": [
+                    each for each in properties["AttributeDefinitions"] if of_key(properties, each)
+                ]
+            },
+        )
+        import_arn = started["ImportTableDescription"]["ImportArn"]
+        eventually(
+            lambda arn=import_arn: (
+                dynamodb.describe_import(ImportArn=arn)["ImportTableDescription"]["ImportStatus"] == "COMPLETED"
+            )
+        )
+
+
+def of_key(properties: dict[str, Any], attribute: dict[str, str]) -> bool:
+    return attribute["AttributeName"] in [part["AttributeName"] for part in properties["KeySchema"]]
+
+
+@pytest.mark.parametrize("made_again", [restored_to_a_moment, exported_and_imported])
+def test_tables_of_an_earlier_moment_are_copied_back(made_again: Callable[[str, str], None], moto_url: str) -> None:
     """As docs/operations.md says, under "Backup and restore"."""
     dynamodb, prefix = client("dynamodb", moto_url), made(moto_url)
     fill(dynamodb, prefix, records=30, size=10)
@@ -171,12 +227,7 @@ def test_tables_restored_to_a_moment_are_copied_back(moto_url: str) -> None:
             PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True},
         )
     right = content(dynamodb, prefix)
-    for name in NAMES:
-        dynamodb.restore_table_to_point_in_time(
-            SourceTableName=f"{prefix}-{name}",
-            TargetTableName=f"{prefix}-restored-{name}",
-            UseLatestRestorableTime=True,
-        )
+    made_again(moto_url, prefix)
     fill(dynamodb, prefix, life="2", records=40, size=10)  # the loss: rows that are wrong, too many, and gone
     for key in ("000did:plc:0", "000did:plc:1"):
         dynamodb.delete_item(TableName=f"{prefix}-listings", Key={"collection": {"S": "a.b.c"}, "key": {"S": key}})
