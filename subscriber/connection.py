@@ -165,10 +165,11 @@ class Connection:
 
     async def _read(self, socket: Websocket) -> None:
         try:
-            async for frame in socket:
-                if not self._is_foreign(frame):
-                    await self._take(frame)
-                self.events += 1
+            async for frames in socket:
+                for frame in frames:
+                    if not self._is_foreign(frame):
+                        await self._take(frame)
+                    self.events += 1
         except MalformedFrame as error:
             again = self._malformed_after == self._last_seq
             self._malformed_after = self._last_seq
@@ -179,14 +180,13 @@ class Connection:
     def _is_foreign(self, frame: bytes) -> bool:
         """Whether the frame is a commit that cannot concern us; then it is skipped, undecoded."""
         seen = peek(frame)
-        if seen is None or seen.kind != "commit" or seen.seq is None:
+        if seen is None:
             return False
-        if self._last_seq is not None and seen.seq <= self._last_seq:
+        seq, did, ops = seen
+        if (self._last_seq is not None and seq <= self._last_seq) or self._pipeline.concerns(did, ops):
             return False
-        if self._pipeline.concerns(seen.did, b" ".join(seen.paths)):  # much shorter than the frame, and all that it has
-            return False
-        self._last_seq = seen.seq
-        self._tracker.skip(seen.seq)
+        self._last_seq = seq
+        self._tracker.skip(seq)
         return True
 
     async def _take(self, frame: bytes) -> None:

@@ -124,11 +124,14 @@ class Pipeline:
 
     # -- what concerns us
 
-    def concerns(self, did: str | None, frame: bytes) -> bool:
-        """Whether a commit may matter: its repo is in scope, or the frame may change something wanted."""
+    def concerns(self, did: str | None, paths: bytes) -> bool:
+        """Whether a commit may matter: its repo is in scope, or ``paths``, of which it has all, may have a wanted one."""
         if did is not None and did in self._repos:
             return True
-        return any(needle in frame for needle in self._needles)
+        for needle in self._needles:  # noqa: SIM110 - any() costs as much as all else here
+            if needle in paths:
+                return True
+        return False
 
     async def follow(self, origin: Origin) -> int:
         """Know the repos in scope of a host, so that their chains are followed. Returns how many there are."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from chalicelib.atproto import drisl, plain
 from chalicelib.atproto.errors import InvalidSyntax, MalformedCbor, MalformedFrame
-from chalicelib.atproto.peek import HEADERS, MAX_SEQ, Peek, peek
+from chalicelib.atproto.peek import HEADERS, MAX_SEQ, peek
 from chalicelib.atproto.syntax import Did, Tid, parse_did, parse_tid
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "IdentityEvent",
     "InfoEvent",
     "MalformedEvent",
-    "Peek",
     "RepoOp",
     "SyncEvent",
     "UnknownEvent",

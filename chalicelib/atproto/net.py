@@ -185,7 +185,6 @@ class Door:
         url: str,
         *,
         max_message: int,
-        max_queue: int = 4,
         open_timeout: float = 15.0,
         close_timeout: float = 5.0,
         ping_interval: float = 30.0,
@@ -193,8 +192,9 @@ class Door:
     ) -> AbstractAsyncContextManager[Websocket]:
         """A websocket, without compression, closed at the end of the context. Redirects are refused.
 
-        At most ``max_queue`` messages of at most ``max_message`` bytes wait in memory; then the sender has to wait. A
-        remote that leaves a ping unanswered for ``ping_timeout`` seconds is cut off. Raises the errors named above.
+        What waits in memory is what one read brought (``READ_BYTES``) and a message that is not yet whole (at most
+        ``max_message`` bytes); then the sender has to wait. A remote that leaves a ping unanswered for ``ping_timeout``
+        seconds is cut off. Raises the errors named above.
         """
         from chalicelib.atproto.websocket import open_websocket  # the backfill starts sooner without
 
@@ -202,7 +202,6 @@ class Door:
             self,
             url,
             max_message=max_message,
-            max_queue=max_queue,
             open_timeout=open_timeout,
             close_timeout=close_timeout,
             ping_interval=ping_interval,

@@ -1,4 +1,4 @@
-"""What a frame is, told from a few of its bytes: what lets most of a firehose pass without being decoded.
+"""What a commit's frame is about, told from a few of its bytes: what lets most of a firehose pass without being decoded.
 
 DAG-CBOR has one encoding for a value and one order for the keys of a map, so the first fields of each kind of message
 stand where they stand. Bytes are compared with what they have to be, from the start on; nothing is searched for.
@@ -6,9 +6,10 @@ stand where they stand. Bytes are compared with what they have to be, from the s
 
 from __future__ import annotations
 
-from struct import Struct
-from struct import error as StructError
-from typing import Final, Literal, NamedTuple
+import re
+from typing import Final, Literal
+
+from chalicelib.atproto import plain
 
 MAX_SEQ: Final = 2**53 - 1
 """The highest seq; the lowest is 1."""
@@ -24,126 +25,36 @@ HEADERS: Final[dict[Kind, bytes]] = {
 }
 """The header of each kind of frame, as the one encoding has it."""
 
-_COMMIT: Final = HEADERS["commit"]
-_FIRST_OP: Final = len(_COMMIT) + 6
-_OP: Final = (b"\xa3ccid\xd8*X%\x00", b"\xa4ccid\xd8*X%\x00")
-_OP_OF_DELETE: Final = (b"\xa3ccid\xf6", b"\xa4ccid\xf6")
-_PREV: Final = b"dprev\xd8*X%\x00"
-_CID_LENGTH: Final = 36
-# Nearly the last field: only prevData follows. A commit that is too big may have left out some of its ops.
-_WHOLE: Final = b"ftooBig\xf4"
-_AFTER_BLOCKS: Final = 160
-# After the ops: rev, a TID; seq, in eight bytes; and the length of the DID in repo.
-_TAIL: Final = Struct(">5s13x5sQ6sB")
+_OP: Final = rb"[\xa3\xa4]ccid(?:\xf6|%b)dpath%b(?:dprev%b)?factionf(?:create|update|delete)" % (
+    plain.LINK,
+    plain.TEXT,
+    plain.LINK,
+)
+# A commit without ops may be one whose ops were left out as too big, which shows only further on. A text of plain
+# characters ends before the field that follows it, so an op that matches can match in no other way: it is possessive.
+_BEGIN: Final = re.compile(
+    rb"%b.cops(?:[\x81-\x97]|\x98.)((?:%b)++)crev%bcseq%bdrepo([\x60-\x77]|x.)"
+    % (re.escape(HEADERS["commit"]), plain.uncaptured(_OP), plain.uncaptured(plain.TID), plain.NUMBER),
+    re.DOTALL,
+)
+# The last fields. A commit that is too big may have left out some of its ops.
+_WHOLE: Final = (b"ftooBig\xf4", b"ftooBig\xf4hprevData\xf6")
+_WHOLE_WITH_PREV: Final = b"ftooBig\xf4hprevData\xd8*X%"
+_FROM_END: Final = -len(b"ftooBig\xf4hprevData") - plain.LINK_LENGTH
 
 
-class Peek(NamedTuple):
-    """A frame's kind; its ``seq`` and ``did`` (a commit's ``repo``) where the kind has them; the paths of a commit's ops.
-
-    To ask whether one of ``paths`` starts with a scope's needles is quicker than to search the frame for them.
-    """
-
-    kind: Kind
-    seq: int | None
-    did: str | None
-    paths: tuple[bytes, ...] = ()
-
-
-def peek(frame: bytes) -> Peek | None:
-    """What the frame is, None where it takes decoding to tell.
+def peek(frame: bytes) -> tuple[int, str, bytes] | None:
+    """The ``seq`` and ``repo`` of a commit, and the bytes in which the paths of its ops stand; None where it takes decoding
+    to tell, as for all that is no commit.
 
     It reads the start alone, so the rest may still be malformed. But where ``decode_frame`` gives an event, the event is
-    of this kind, with this seq and this DID, and a commit is said to be whole, with ops for these paths and no others.
+    a commit with this seq and this DID, and it has no ops but these, in nothing that was left out either.
     """
-    try:
-        if frame.startswith(_COMMIT):
-            return _commit(frame)
-        for kind, header in HEADERS.items():
-            if frame.startswith(header):
-                return _other(kind, frame, len(header))
-    except (IndexError, StructError, UnicodeDecodeError):
-        pass  # it ends before it should, or has a text where none can be told
-    return None
-
-
-def _commit(frame: bytes) -> Peek | None:
-    # The body's keys in order: ops, rev, seq, repo, and all longer ones; an op's: cid, path, prev, action.
-    # A commit without ops may be one whose ops were left out as too big, which shows only further on.
-    at = _FIRST_OP
-    if frame[at - 5 : at - 1] != b"cops" or not 0x80 < frame[at - 1] < 0x98:
+    begin = _BEGIN.match(frame)
+    if begin is None or not (frame.startswith(_WHOLE_WITH_PREV, _FROM_END) or frame.endswith(_WHOLE)):
         return None
-    paths = []
-    for _ in range(frame[at - 1] - 0x80):
-        has_prev = frame[at] == 0xA4
-        if frame.startswith(_OP, at):
-            at += 10 + _CID_LENGTH
-        elif frame.startswith(_OP_OF_DELETE, at):
-            at += 6
-        else:
-            return None
-        if frame[at : at + 5] != b"dpath":
-            return None
-        path, at = _text(frame, at + 5)
-        paths.append(path)
-        if has_prev:
-            if not frame.startswith(_PREV, at):
-                return None
-            at += len(_PREV) + _CID_LENGTH
-        if frame[at : at + 8] != b"factionf":
-            return None
-        at += 14
-    rev, seq_name, seq, repo, length = _TAIL.unpack_from(frame, at)
-    if rev != b"crevm":
-        return None
-    if seq_name == b"cseq\x1b" and repo == b"drepox":
-        at += _TAIL.size
-        did = frame[at : at + length].decode("ascii")
-    else:
-        seq, at = _seq(frame, at + 18)
-        if frame[at : at + 5] != b"drepo":
-            return None
-        did = _text(frame, at + 5)[0].decode("ascii")
-    if frame.find(_WHOLE, len(frame) - _AFTER_BLOCKS) < 0:
-        return None
-    return Peek("commit", seq, did, tuple(paths)) if 0 < seq <= MAX_SEQ else None
-
-
-def _other(kind: Kind, frame: bytes, at: int) -> Peek | None:
-    if kind == "info" or kind == "error":
-        return Peek(kind, None, None)
-    at += 1
-    if frame[at : at + 4] != b"cdid":
-        return None
-    did, at = _text(frame, at + 4)
-    if kind == "sync":
-        if frame[at : at + 5] != b"crevm":
-            return None
-        at += 18
-    seq, _ = _seq(frame, at)
-    return Peek(kind, seq, did.decode("ascii")) if seq else None
-
-
-def _seq(frame: bytes, at: int) -> tuple[int, int]:
-    """The number in the field ``seq`` and where it ends; 0 where it is none, or not a seq."""
-    if frame[at : at + 4] != b"cseq":
-        return 0, at
-    info = frame[at + 4]
-    if info < 24:
-        return info, at + 5
-    if not 24 <= info <= 27:
-        return 0, at
-    end = at + 5 + (1 << (info - 24))
-    seq = int.from_bytes(frame[at + 5 : end], "big")
-    return (seq, end) if seq <= MAX_SEQ else (0, at)
-
-
-def _text(frame: bytes, at: int) -> tuple[bytes, int]:
-    """A text of less than 256 bytes, and where it ends."""
-    length = frame[at] - 0x60
-    start = at + 1
-    if length == 24:
-        length = frame[start]
-        start += 1
-    elif not 0 <= length < 24:
-        raise IndexError
-    return frame[start : start + length], start + length
+    ops, number, length = begin.groups()
+    seq = int.from_bytes(number[1:] or number, "big")
+    at = begin.end()
+    did = frame[at : at + (length[-1] if len(length) == 2 else length[0] - 0x60)]
+    return (seq, did.decode("ascii"), ops) if 0 < seq <= MAX_SEQ and did.isascii() else None

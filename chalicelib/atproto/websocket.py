@@ -1,56 +1,248 @@
-"""A websocket that a Door opened: binary messages in, and errors in our own hierarchy."""
+"""A websocket that a Door opened: binary messages in, and errors in our own hierarchy.
+
+``websockets`` makes the connection, answers pings, closes, and fails what breaks the protocol. But its parser, its queue and
+a task's step for each message cost more than all else that happens to a message of a busy stream. So whole messages in one
+frame are cut out of what arrives before the library sees it; all other frames it gets, each whole, one at a time:
+
+    TLS -> Frames -> 82 7e .. ..  a message in one frame -------------> messages, as many as came together
+                  `-> ping, pong, close, fragment, text -> the library ----^ (fragments, put together)
+                  `-> what no server may send, or over the limit, and all that follows -> the library, which fails it
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
-from websockets.frames import CloseCode
+from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
+from websockets.protocol import CONNECTING, OPEN, Event
 
 from chalicelib.atproto.errors import BadResponse, BudgetExceeded, RemoteError, Unreachable
 from chalicelib.atproto.net import Door, Target, asked_to_wait, printable, resolving
 
+READ_BYTES: Final = 256 * 1024
+"""Bytes that are read at once, at most. The messages in them are what may wait for a reader; then the sender has to wait."""
+LITTLE_BYTES: Final = 128 * 1024
+"""Messages of less than that come singly: then waiting for more saves more than it costs."""
+GATHER_SECONDS: Final = 0.01
+"""How long what comes singly is gathered. To be woken for a frame costs ten times as much as to skip it."""
+
 _SCHEMES: Final = ("wss", "ws")
+_MESSAGE: Final = 0x82
+_FRAMES: Final = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, _MESSAGE, 0x88, 0x89, 0x8A})
+_WIDE_SIZES: Final = {126: 2, 127: 8}
+_MAX_HEAD: Final = 64 * 1024
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class Websocket:
-    """An open websocket, for one reader. Iterating gives messages until the other side closes in good order."""
+    """An open websocket, for one reader. Iterating gives messages until the other side closes in good order: in lists of
+    those that came together."""
 
-    def __init__(self, connection: ClientConnection, origin: str) -> None:
+    def __init__(self, connection: Connection, origin: str) -> None:
         self._connection = connection
         self._origin = origin
 
-    async def recv(self) -> bytes | None:
-        """The next message, or None after an orderly close. Can be cancelled without losing a message.
+    async def recv(self) -> list[bytes]:
+        """The next messages, or none after an orderly close. Can be cancelled without losing a message.
 
         Raises Unreachable when the connection breaks or a ping stays unanswered, BudgetExceeded for a message over the
         limit, BadResponse for a text message or a violation of the websocket protocol.
         """
         try:
-            message = await self._connection.recv()
+            return await self._connection.messages()
         except ConnectionClosedOK:
-            return None
+            return []
         except ConnectionClosed as closed:
             raise self._reason(closed) from closed
-        if isinstance(message, str):
-            raise BadResponse(f"{self._origin} sent a text message")
-        return message
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (message := await self.recv()) is not None:
-            yield message
+    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        while messages := await self.recv():
+            yield messages
 
     def _reason(self, closed: ConnectionClosed) -> RemoteError:
         ours = closed.sent.code if closed.sent and not closed.rcvd_then_sent else None
         if ours == CloseCode.MESSAGE_TOO_BIG:
             return BudgetExceeded(f"{self._origin} sent a message that is too large")
+        if ours == CloseCode.UNSUPPORTED_DATA:
+            return BadResponse(f"{self._origin} sent a text message")
         if ours in (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA):
             return BadResponse(f"{self._origin} broke the websocket protocol")
         return Unreachable(f"the websocket of {self._origin} closed: {printable(str(closed))}")
+
+
+class Connection(ClientConnection):
+    """The library's connection, except for messages: they come in lists, and while some wait nothing is read."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.waiting: list[bytes] = []
+        """Messages that came since the last were given."""
+        self._fragments = bytearray()
+        self._arrived: asyncio.Future[None] | None = None
+        self._is_paused = False
+        self._came_singly = False
+
+    async def messages(self) -> list[bytes]:
+        """All that wait, at least one. Raises ConnectionClosed where no more can come."""
+        if self._is_paused and not self.waiting:
+            if self._came_singly:
+                await asyncio.sleep(GATHER_SECONDS)
+            self._resume()
+        while not self.waiting:
+            if self.protocol.state is not OPEN:
+                await self.close()  # in good order where that is possible, and soon
+                raise self.close_exc
+            self._arrived = self.loop.create_future()
+            await self._arrived
+        messages, self.waiting = self.waiting, []
+        return messages
+
+    def hand_over(self, size: int) -> None:
+        """So many bytes were read: wake the reader if there is something for it, and read no more until it asks."""
+        if self.waiting and not self._is_paused:
+            self.transport.pause_reading()
+            self._is_paused = True
+            self._came_singly = size < LITTLE_BYTES
+        if self._arrived and not self._arrived.done() and (self.waiting or self.protocol.state is not OPEN):
+            self._arrived.set_result(None)
+
+    def _resume(self) -> None:
+        self._is_paused = False
+        self.transport.resume_reading()
+
+    async def close(self, code: CloseCode | int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """As the library does it; what it waits for must be read."""
+        if self._is_paused:
+            self._resume()
+        await super().close(code, reason)
+
+    # What the transport and the library call
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_protocol(Frames(self))
+        if limit := getattr(transport, "set_read_buffer_limits", None):  # TLS
+            limit(1)  # while it is paused, the socket is not read either
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.hand_over(0)
+
+    def pause_writing(self) -> None:
+        """Only pings and pongs are written. Who reads none of them would have us keep them."""
+        super().pause_writing()
+        self.transport.abort()
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+        elif self.protocol.state is not OPEN:
+            pass  # it is being closed
+        elif event.opcode is Opcode.TEXT:
+            self.protocol.fail(CloseCode.UNSUPPORTED_DATA, "text")
+            self.send_data()
+        else:
+            self._fragments += event.data
+            if event.fin:
+                self.waiting.append(bytes(self._fragments))
+                self._fragments.clear()
+
+
+class Frames(asyncio.BufferedProtocol):
+    """What is between the transport and the library: it takes out messages that are one frame, and passes on the rest."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._received = bytearray()
+        """What does not make up a frame yet. The library always stands at the beginning of a frame."""
+        self._by_library = False
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _shared.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        connection, received = self._connection, self._received
+        received += _shared.buffer[:nbytes]
+        protocol = connection.protocol
+        if protocol.state is CONNECTING and not self._by_library:
+            end = received.find(_END_OF_HEAD)
+            if end < 0 and len(received) < _MAX_HEAD:
+                return
+            self._by_library = end < 0
+            self._pass_on(end + len(_END_OF_HEAD))
+        if protocol.state is OPEN and not self._by_library:
+            self._cut()
+        if protocol.state is not OPEN or self._by_library:
+            self._pass_on(len(received))
+        connection.hand_over(nbytes)
+
+    def _cut(self) -> None:
+        """Take the frames that are whole, up to one that the library has to refuse."""
+        connection, received = self._connection, self._received
+        protocol, waiting = connection.protocol, connection.waiting
+        limit = cast(int, protocol.max_message_size)
+        is_fragmented = protocol.current_size is not None
+        at, end = 0, len(received)
+        with memoryview(received) as view:
+            while end - at >= 2:
+                first, second = received[at], received[at + 1]
+                wide = _WIDE_SIZES.get(second, 0)
+                begin = at + 2 + wide
+                if begin > end:
+                    break
+                size = int.from_bytes(view[at + 2 : begin], "big") if wide else second
+                if first not in _FRAMES or second > 127 or size > limit:
+                    self._by_library = True
+                    break
+                if begin + size > end:
+                    break
+                frame, at = at, begin + size
+                if first == _MESSAGE and not is_fragmented:
+                    waiting.append(bytes(view[begin:at]))
+                else:
+                    connection.data_received(bytes(view[frame:at]))
+                    if protocol.state is not OPEN:
+                        break
+                    is_fragmented = protocol.current_size is not None
+        del received[:at]
+
+    def _pass_on(self, size: int) -> None:
+        """Give the library the first bytes of what is here, whatever they are."""
+        data = bytes(self._received[:size])
+        del self._received[:size]
+        if data:
+            self._connection.data_received(data)
+
+    # What else the transport calls
+
+    def eof_received(self) -> None:
+        self._pass_on(len(self._received))
+        self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
+class _Shared(threading.local):
+    """What was read is cut up before anything else is read by the same thread."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(READ_BYTES))
+
+
+_shared: Final = _Shared()
 
 
 @asynccontextmanager
@@ -59,7 +251,6 @@ async def open_websocket(
     url: str,
     *,
     max_message: int,
-    max_queue: int,
     open_timeout: float,
     close_timeout: float,
     ping_interval: float,
@@ -69,11 +260,11 @@ async def open_websocket(
     target = door.vet(url, _SCHEMES)
     options: dict[str, Any] = {
         "max_size": max_message,
-        "max_queue": max_queue,
         "close_timeout": close_timeout,
         "ping_interval": ping_interval,
         "ping_timeout": ping_timeout,
         "compression": None,
+        "create_connection": Connection,
         "proxy": None,
         "user_agent_header": door.user_agent,
     }
@@ -86,7 +277,7 @@ async def open_websocket(
         await connection.close()
 
 
-async def _connect(door: Door, target: Target, open_timeout: float, options: dict[str, Any]) -> ClientConnection:
+async def _connect(door: Door, target: Target, open_timeout: float, options: dict[str, Any]) -> Connection:
     clock = asyncio.get_running_loop().time
     until = clock() + open_timeout
     with resolving(target.origin):
@@ -96,7 +287,10 @@ async def _connect(door: Door, target: Target, open_timeout: float, options: dic
     for untried, (address, port) in zip(range(len(places), 0, -1), places, strict=True):
         left = max(0.0, until - clock()) / untried
         try:
-            return await _WithoutRedirects(target.url, host=address, port=port, open_timeout=left, **options)
+            return cast(
+                Connection,
+                await _WithoutRedirects(target.url, host=address, port=port, open_timeout=left, **options),
+            )
         except OSError as error:
             failure = error
         except InvalidStatus as error:

@@ -23,7 +23,6 @@ from chalicelib.atproto.events import (
     IdentityEvent,
     InfoEvent,
     MalformedEvent,
-    Peek,
     RepoOp,
     SyncEvent,
     UnknownEvent,
@@ -329,22 +328,21 @@ def test_a_common_commit_needs_no_decoder(monkeypatch: pytest.MonkeyPatch) -> No
 # --- a glance
 
 
-def test_a_glance_tells_kind_seq_did_and_paths() -> None:
-    assert peek(told("#commit")) == Peek("commit", 5, DID, (b"io.atcr.hold.crew/a",))
-    assert peek(told("#commit", seq=2**40)) == Peek("commit", 2**40, DID, (b"io.atcr.hold.crew/a",))
-    assert peek(told("#commit", repo="did:web:a.io")) == Peek("commit", 5, "did:web:a.io", (b"io.atcr.hold.crew/a",))
-    assert peek(told("#account", did="did:web:a.io")) == Peek("account", 5, "did:web:a.io")
-    assert peek(
-        told("#commit", ops=[OP | {"path": "io.atcr.hold.captain/self"}]),
-    ) == Peek("commit", 5, DID, (b"io.atcr.hold.captain/self",))
-    assert peek(told("#sync")) == Peek("sync", 5, DID)
-    assert peek(told("#identity")) == Peek("identity", 5, DID)
-    assert peek(told("#account")) == Peek("account", 5, DID)
-    assert peek(frames.info("x")) == Peek("info", None, None)
-    assert peek(frames.error("x")) == Peek("error", None, None)
+def test_a_glance_tells_seq_did_and_ops_of_a_commit() -> None:
+    glance = peek(told("#commit"))
+    assert glance
+    seq, did, ops = glance
+    assert (seq, did) == (5, DID)
+    assert b"io.atcr.hold.crew/a" in ops
+    for seq in (1, 23, 24, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, MAX_SEQ):
+        assert peek(told("#commit", seq=seq)) == (seq, DID, ops)
+    assert peek(told("#commit", repo="did:web:a.io")) == (5, "did:web:a.io", ops)
+    assert peek(told("#commit", prevData=None)) == (5, DID, ops)
+    assert peek(told("#commit", prevData=...)) == (5, DID, ops)
 
 
-def test_a_glance_reads_every_kind_of_op() -> None:
+@pytest.mark.parametrize("times", [1, 5, 6, 50])
+def test_a_glance_reads_every_kind_of_op(times: int) -> None:
     ops = [
         {"action": action, "path": f"io.atcr.hold.crew/{n}", "cid": cid} | ({"prev": prev} if prev != ... else {})
         for n, (action, cid, prev) in enumerate(
@@ -356,9 +354,9 @@ def test_a_glance_reads_every_kind_of_op() -> None:
             ]
         )
     ]
-    found = peek(told("#commit", ops=ops))
+    found = peek(told("#commit", ops=ops * times))
     assert found
-    assert [path.decode() for path in found.paths] == [op["path"] for op in ops]
+    assert all(found[2].count(op["path"].encode()) == times for op in ops)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +364,13 @@ def test_a_glance_reads_every_kind_of_op() -> None:
     [
         told("#handle", seq=1),
         told("#commit", ops=[]),
+        told("#commit", tooBig=True),
+        told("#commit", tooBig=True, prevData=Link(CID)),
+        told("#sync"),
+        told("#identity"),
+        told("#account"),
+        frames.info("x"),
+        frames.error("x"),
         told("#commit", seq=0),
         told("#commit", seq=MAX_SEQ + 1),
         told("#commit", seq=-1),
@@ -374,7 +379,7 @@ def test_a_glance_reads_every_kind_of_op() -> None:
         told("#commit")[:60],
         told("#sync")[:30],
     ],
-    ids=range(9),
+    ids=range(16),
 )
 def test_what_a_glance_can_not_tell_is_left_to_decoding(frame: bytes) -> None:
     assert peek(frame) is None

@@ -13,10 +13,12 @@ import pytest
 import trustme
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from chalicelib.atproto.errors import AddressRefused, BadResponse, BudgetExceeded, Unreachable
 from chalicelib.atproto.net import Door
+from chalicelib.atproto.websocket import Websocket
 from simulator.scripted import ScriptedServer, http
 
 PUBLIC = "93.184.215.14"
@@ -28,6 +30,10 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[int]:
     """A websocket server; its port."""
     async with serve(handler, "127.0.0.1", 0, close_timeout=0.1, **options) as server:
         yield server.sockets[0].getsockname()[1]
+
+
+async def every(socket: Websocket) -> list[bytes]:
+    return [message async for messages in socket for message in messages]
 
 
 def run(test: Coroutine[Any, Any, object]) -> None:
@@ -57,9 +63,55 @@ def test_messages_come_in_order_until_an_orderly_close(runner: Callable[..., Non
             serving(three) as port,
             door.websocket(f"ws://localhost:{port}/xrpc/x?cursor=1", max_message=100) as socket,
         ):
-            assert [message async for message in socket] == [b"one", b"two", b"three"]
+            assert await every(socket) == [b"one", b"two", b"three"]
 
     runner(test())
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_messages_of_all_sizes_come_whole_over_tls(runner: Callable[..., None], ca: trustme.CA) -> None:
+    sent = [bytes((number % 251,)) * (number * number % 90_001) for number in range(300)] + [b"large" * 200_000]
+
+    async def handler(connection: ServerConnection) -> None:
+        for number, message in enumerate(sent):
+            if number % 50 == 7:
+                await connection.send([message[:10], message[10:]])
+                await (await connection.ping())
+            else:
+                await connection.send(message)
+
+    async def test() -> None:
+        server_context, context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+        ca.issue_cert("hold01.atcr.io").configure_cert(server_context)
+        ca.configure_trust(context)
+        async with serving(handler, ssl=server_context) as real_port:
+            with Door(
+                ssl_context=context, resolve=lambda *_: [PUBLIC], route=lambda *_: ("127.0.0.1", real_port)
+            ) as door:
+                async with door.websocket("wss://hold01.atcr.io/", max_message=1_000_000) as socket:
+                    assert await every(socket) == sent
+
+    runner(test())
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_who_leaves_while_messages_wait_says_good_bye(runner: Callable[..., None], door: Door) -> None:
+    async def test() -> None:
+        code: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        async def handler(connection: ServerConnection) -> None:
+            try:
+                while True:
+                    await connection.send(bytes(50_000))
+            except ConnectionClosed:
+                code.set_result(connection.close_code)
+
+        async with serving(handler) as port:
+            async with door.websocket(f"ws://127.0.0.1:{port}/", max_message=100_000) as socket:
+                assert await socket.recv()
+            assert await code == 1000
+
+    runner(asyncio.wait_for(test(), 20))
 
 
 def test_the_request_says_who_asks_and_offers_no_compression(door: Door) -> None:
@@ -81,7 +133,7 @@ async def read(door: Door, handler: Handler, **options: Any) -> list[bytes]:
         serving(handler) as port,
         door.websocket(f"ws://127.0.0.1:{port}/", **({"max_message": 100} | options)) as socket,
     ):
-        return [message async for message in socket]
+        return await every(socket)
 
 
 def test_a_message_over_the_limit_ends_the_connection(door: Door) -> None:
@@ -145,8 +197,8 @@ def test_a_reader_that_is_cancelled_loses_no_message(door: Door) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(socket.recv(), 0.01)
             go.set()
-            assert await socket.recv() == b"late"
-            assert await socket.recv() is None
+            assert await socket.recv() == [b"late"]
+            assert await socket.recv() == []
 
     run(test())
 
@@ -276,7 +328,7 @@ def test_the_connection_goes_to_the_checked_address_under_the_name_and_each_reco
 
             with Door(ssl_context=context, resolve=lambda host, port: answers.pop(0), route=route) as door:
                 async with door.websocket("wss://HOLD01.atcr.io/x", max_message=100) as socket:
-                    assert await socket.recv() == b"one"
+                    assert (await socket.recv())[0] == b"one"
                 assert (dialed, names, hosts) == ([(PUBLIC, 443)], ["hold01.atcr.io"], ["hold01.atcr.io"])
                 with pytest.raises(AddressRefused):
                     await enter(door, "wss://hold01.atcr.io/x")
@@ -316,7 +368,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
                 route=lambda address, port: ("127.0.0.1", real_port if address == "127.0.0.1" else closed.port),
             ) as door:
                 async with door.websocket("ws://hold.test:1234/", max_message=100) as socket:
-                    assert await socket.recv() == b"one"
+                    assert (await socket.recv())[0] == b"one"
 
     run(test())
 
