@@ -21,7 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -139,18 +139,15 @@ def read_stage(name: str, folder: Path = ROOT) -> Stage:
 def up(stage: Stage, *, say: Say = print, chalice: Path = package.CHALICE) -> str:
     """Bring the stage up, or up to date. Returns the API's URL. ``chalice``: the folder of Chalice's configuration, where the
     stage is noted. Raises ``CannotDeploy``."""
-    account = _account()
-    if not stage.options.image:
-        _check_docker()
-    if stage.options.certificate and stage.options.certificate.split(":")[3] != _region():
-        raise CannotDeploy(f"DEPLOY_CERTIFICATE: the certificate has to be in the stage's region, {_region()}")
+    _account()
     python = package.tools(package.TOOLS)  # says early if there is no Python to package with
-    say(f"{stage.prefix} in account {account['Account']}, {_region()}")
-    _stack(say, stage, "data")
-    base = _stack(say, stage, "base", {"LogDays": stage.options.log_days})
-    image = stage.options.image or _push(say, stage, base["RegistryUri"])
-    _stack(say, stage, "service", _service_parameters(stage, base, image), body=_service_template(stage))
-    _configure(chalice / "config.json", stage, base)
+    if not gateway.deployed(stage.name, chalice) and any(_functions(stage)):
+        raise CannotDeploy(
+            f".chalice/deployed/{stage.name}.json is not here, and Lambdas of {stage.prefix} are there. Take it from where the "
+            f"stage was deployed last; or make destroy STAGE={stage.name}, which keeps the tables, and deploy again: the API "
+            "then has another URL"
+        )
+    up_to_lambdas(stage, say=say, chalice=chalice)
     say("Lambdas: packaging")
     out = ROOT / ".local" / "deploy" / stage.name
     package.build(out, stage=stage.name, machine=stage.options.machine, python=python, chalice=chalice)
@@ -173,15 +170,28 @@ def up(stage: Stage, *, say: Say = print, chalice: Path = package.CHALICE) -> st
     return f"https://{stage.options.domain}"
 
 
+def up_to_lambdas(stage: Stage, *, say: Say = print, chalice: Path = package.CHALICE) -> None:
+    """Bring up everything but the Lambdas and their API, and note the stage for Chalice. Raises ``CannotDeploy``."""
+    account = _account()
+    if not stage.options.image:
+        _check_docker()
+    if stage.options.certificate and stage.options.certificate.split(":")[3] != _region():
+        raise CannotDeploy(f"DEPLOY_CERTIFICATE: the certificate has to be in the stage's region, {_region()}")
+    say(f"{stage.prefix} in account {account['Account']}, {_region()}")
+    _stack(say, stage, "data")
+    base = _stack(say, stage, "base", {"LogDays": stage.options.log_days})
+    image = stage.options.image or _push(say, stage, base["RegistryUri"])
+    _stack(say, stage, "service", _service_parameters(stage, base, image), body=_service_template(stage))
+    _configure(chalice / "config.json", stage, base)
+
+
 def down(stage: Stage, *, tables: bool = False, say: Say = print, chalice: Path = package.CHALICE) -> None:
     """Take the stage down; the tables stay, unless ``tables``. Raises ``CannotDeploy``."""
     _account()
     _delete_stack(say, stage, "service")
-    if (chalice / "deployed" / f"{stage.name}.json").exists():
-        say("Lambdas: deleting")
-        project = package.copy_project(ROOT / ".local" / "deploy" / stage.name, chalice)
-        _chalice(package.tools(package.TOOLS), project, "delete", "--stage", stage.name)
-        (chalice / "deployed" / f"{stage.name}.json").unlink()
+    say("Lambdas: deleting")
+    _delete_lambdas(stage)
+    (chalice / "deployed" / f"{stage.name}.json").unlink(missing_ok=True)
     _delete_stack(say, stage, "base")
     if tables:
         _delete_tables(say, stage)
@@ -332,7 +342,7 @@ def _check_docker() -> None:
 def _push(say: Say, stage: Stage, registry: str) -> str:
     """Build the image and push it, unless one of the same content is there. Returns its URI."""
     client = boto3.client("ecr")
-    tag = _fingerprint()
+    tag = _fingerprint(stage.options.architecture)
     image = f"{registry}:{tag}"
     try:
         client.describe_images(repositoryName=registry.partition("/")[2], imageIds=[{"imageTag": tag}])
@@ -348,9 +358,9 @@ def _push(say: Say, stage: Stage, registry: str) -> str:
     return image
 
 
-def _fingerprint() -> str:
+def _fingerprint(architecture: str) -> str:
     """A name for what goes into the image."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(architecture.encode())
     for name in _IN_THE_IMAGE:
         path = ROOT / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
@@ -405,6 +415,44 @@ def _keep(noted: Path, chalice: Path, stage: Stage) -> None:
         shutil.copy(made, chalice / "deployed")
 
 
+def _functions(stage: Stage) -> Iterator[str]:
+    """The ARNs of the stage's Lambdas."""
+    for page in boto3.client("lambda").get_paginator("list_functions").paginate():
+        for function in page["Functions"]:
+            if f"{function['FunctionName']}-".startswith(f"{stage.prefix}-"):
+                yield function["FunctionArn"]
+
+
+def _delete_lambdas(stage: Stage) -> None:
+    """Delete what Chalice made, by its names: also what is noted nowhere, because a deployment broke off."""
+    functions, rules, apis = boto3.client("lambda"), boto3.client("events"), boto3.client("apigateway")
+    for arn in list(_functions(stage)):
+        for mapping in functions.list_event_source_mappings(FunctionName=arn)["EventSourceMappings"]:
+            functions.delete_event_source_mapping(UUID=mapping["UUID"])
+        functions.delete_function(FunctionName=arn)
+    for rule in rules.list_rules(NamePrefix=f"{stage.prefix}-")["Rules"]:
+        targets = rules.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+        if targets:
+            rules.remove_targets(Rule=rule["Name"], Ids=[target["Id"] for target in targets])
+        rules.delete_rule(Name=rule["Name"])
+    mine = {
+        api["id"]
+        for page in apis.get_paginator("get_rest_apis").paginate()
+        for api in page["items"]
+        if api["name"] == "atcr-discovery"
+        and stage.name in [made["stageName"] for made in apis.get_stages(restApiId=api["id"])["item"]]
+    }
+    for page in apis.get_paginator("get_domain_names").paginate():
+        for domain in page["items"]:
+            mappings = apis.get_base_path_mappings(domainName=domain["domainName"]).get("items", [])
+            if mappings and {mapping["restApiId"] for mapping in mappings} <= mine:
+                for mapping in mappings:
+                    apis.delete_base_path_mapping(domainName=domain["domainName"], basePath=mapping["basePath"])
+                apis.delete_domain_name(domainName=domain["domainName"])
+    for api in mine:
+        apis.delete_rest_api(restApiId=api)
+
+
 def _chalice(python: Path, project: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DISCOVERY_"))}
     environment.setdefault("AWS_DEFAULT_REGION", _region())
@@ -427,7 +475,7 @@ HINTS = """
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("up", "down"))
+    parser.add_argument("what", choices=("up", "up-to-lambdas", "down"))
     parser.add_argument("stage")
     parser.add_argument("--tables", action="store_true", help="down: delete the tables as well")
     chosen = parser.parse_args()
@@ -435,9 +483,11 @@ def main() -> int:
         stage = read_stage(chosen.stage)
         if chosen.what == "up":
             print(HINTS.format(prefix=stage.prefix, url=up(stage)))
+        elif chosen.what == "up-to-lambdas":
+            up_to_lambdas(stage)
         else:
             down(stage, tables=chosen.tables)
-    except (CannotDeploy, package.CannotPackage) as reason:
+    except (CannotDeploy, package.CannotPackage, BotoCoreError, ClientError) as reason:
         print(f"deploy: {reason}", file=sys.stderr)
         return 1
     return 0

@@ -103,7 +103,7 @@ def test_up_again_down_and_up_on_the_same_tables(
 
     deploy.down(STAGE, say=said.append, chalice=chalice)
     assert functions(aws) == {}
-    assert aws("apigateway").get_domain_names()["items"] == []
+    assert aws("apigateway").get_domain_names()["items"] == aws("apigateway").get_rest_apis()["items"] == []
     assert stacks(aws) == {f"{PREFIX}-data"}
     assert aws("sqs").list_queues().get("QueueUrls", []) == []
 
@@ -113,7 +113,13 @@ def test_up_again_down_and_up_on_the_same_tables(
         TableName=f"{PREFIX}-state", Key={"kind": {"S": "kept"}, "id": {"S": "x"}}
     )
 
+    (chalice / "deployed" / "t1.json").unlink()  # lost, or the deployment broke off before it was written
+    with pytest.raises(CannotDeploy, match=r"deployed/t1\.json is not here"):
+        deploy.up(STAGE, say=said.append, chalice=chalice)
     deploy.down(STAGE, tables=True, say=said.append, chalice=chalice)
+    assert functions(aws) == {}
+    assert aws("events").list_rules()["Rules"] == aws("apigateway").get_rest_apis()["items"] == []
+    assert aws("lambda").list_event_source_mappings()["EventSourceMappings"] == []
     assert (stacks(aws), aws("dynamodb").list_tables()["TableNames"]) == (set(), [])
 
 
@@ -251,6 +257,31 @@ def test_without_an_engine_or_an_image_nothing_is_begun(
     with pytest.raises(CannotDeploy, match="DEPLOY_IMAGE"):
         deploy.up(Stage("t1", Options(), {}), say=lambda line: None, chalice=chalice)
     assert stacks(aws) == set()
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Docker that does nothing but note how it was called, in the file that this is."""
+    program, calls = tmp_path / "bin" / "docker", tmp_path / "calls"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    return calls
+
+
+def test_an_image_is_built_once_for_what_is_in_it(aws: Callable[[str], Any], docker: Path) -> None:
+    registry: str = aws("ecr").create_repository(repositoryName=f"{PREFIX}-subscriber")["repository"]["repositoryUri"]
+    image = deploy._push(lambda line: None, STAGE, registry)
+    login, build, push = docker.read_text().splitlines()
+    assert login == f"login --username AWS --password-stdin {registry.partition('/')[0]}"
+    assert build == f"build --platform linux/amd64 -t {image} ."
+    assert push == f"push {image}"
+    tag = image.rpartition(":")[2]
+    manifest = '{"mediaType": "application/vnd.oci.image.manifest.v1+json"}'
+    aws("ecr").put_image(repositoryName=f"{PREFIX}-subscriber", imageManifest=manifest, imageTag=tag)
+    assert deploy._push(lambda line: None, STAGE, registry) == image
+    assert len(docker.read_text().splitlines()) == 3, "it was there already: so it is when one goes back to it"
 
 
 def test_a_certificate_of_another_region_is_refused_before_anything_is_begun(
