@@ -52,19 +52,17 @@ class Table:
     name: str
     key: tuple[str, ...]
 
-    def key_of(self, item: Item) -> dict[str, Any]:
-        return {name: item[name] for name in self.key}
+    @property
+    def only_keys(self) -> dict[str, Any]:
+        """Asks for an item's key alone. (The names of some are words of DynamoDB's own.)"""
+        names = {f"#{number}": name for number, name in enumerate(self.key)}
+        return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
 
     def pages(self, **options: Any) -> Iterator[list[Item]]:
         """All items, a page at a time."""
         scan = self.client.get_paginator("scan")
         for page in scan.paginate(TableName=self.name, ConsistentRead=True, **options):
             yield page["Items"]
-
-    def keys(self) -> Iterator[list[Item]]:
-        """The keys of all items, a page at a time."""
-        names = {f"#{number}": name for number, name in enumerate(self.key)}
-        yield from self.pages(ProjectionExpression=", ".join(names), ExpressionAttributeNames=names)
 
     def is_empty(self) -> bool:
         return not self.client.scan(TableName=self.name, Limit=1, ConsistentRead=True)["Items"]
@@ -81,10 +79,7 @@ class Table:
 
     def missing(self, keys: Sequence[Item]) -> list[Item]:
         """Those of up to 100 keys under which there is nothing."""
-        names = {f"#{number}": name for number, name in enumerate(self.key)}
-        asked = {"Keys": keys, "ConsistentRead": True}
-        asked |= {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
-        left: Any = {self.name: asked}
+        left: Any = {self.name: {"Keys": keys, "ConsistentRead": True, **self.only_keys}}
         found: list[Item] = []
         for wait in _pauses():
             answer = self.client.batch_get_item(RequestItems=left)
@@ -129,7 +124,7 @@ def copy(source: Mapping[str, Table], target: Mapping[str, Table], replace: bool
             for page in old.pages():
                 list(pool.map(new.write, _batches([{"PutRequest": {"Item": item}} for item in page], BATCH)))
                 written += len(page)
-            for page in new.keys() if replace else ():
+            for page in new.pages(**new.only_keys) if replace else ():
                 gone = [key for keys in pool.map(old.missing, _batches(page, LOOKED_UP)) for key in keys]
                 list(pool.map(new.write, _batches([{"DeleteRequest": {"Key": key}} for key in gone], BATCH)))
                 deleted += len(gone)

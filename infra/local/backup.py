@@ -58,14 +58,11 @@ def restore(copy: Path, folder: Path) -> int:
     items = _checked(copy)
     unfinished = _beside(state, ".unfinished")
     shutil.copyfile(copy, unfinished)
-    if state.exists():
-        with closing(
-            _opened(state)
-        ) as current:  # the last to close: takes in what stands in the -wal file, and deletes that
-            current.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        replaced = _beside(state, ".replaced")
-        replaced.unlink(missing_ok=True)
-        os.link(state, replaced)
+    replaced = _beside(state, ".replaced")
+    for suffix in ("-shm", "-wal", ""):  # SQLite would read a -wal file into whatever stands beside it
+        _beside(replaced, suffix).unlink(missing_ok=True)
+        if (current := _beside(state, suffix)).exists():
+            (os.rename if suffix else os.link)(current, _beside(replaced, suffix))
     _settle(unfinished, state)
     return items
 

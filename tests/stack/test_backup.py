@@ -24,6 +24,11 @@ from tests.local_stack import running
 from tests.service import HOLDS, eventually
 
 LAYERS = "io.atcr.hold.layer"
+DEFINITION = {
+    name: value
+    for name, value in provision.resources("data", "AWS::DynamoDB::Table", "any")["Records"].items()
+    if name in ("BillingMode", "AttributeDefinitions", "KeySchema")
+}
 pytestmark = pytest.mark.stack
 
 
@@ -117,9 +122,7 @@ def test_a_copy_holds_each_transaction_whole_and_all_that_was_answered_before_it
     state = tmp_path / "engine.sqlite"
     answered = 0
     with engine(state) as dynamodb:
-        definition = provision.resources("data", "AWS::DynamoDB::Table", "any")["Records"]
-        kept = ("BillingMode", "AttributeDefinitions", "KeySchema")
-        dynamodb.create_table(TableName="records", **{name: definition[name] for name in kept})
+        dynamodb.create_table(TableName="records", **DEFINITION)
 
         def write() -> None:
             nonlocal answered
@@ -163,12 +166,22 @@ def test_a_file_that_is_no_copy_replaces_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "engine.sqlite").read_bytes() == before
 
 
-def test_a_restore_keeps_what_it_replaces(tmp_path: Path) -> None:
-    with engine(tmp_path / "engine.sqlite"):
-        pass
+def test_a_restore_keeps_what_it_replaces_be_it_damaged(tmp_path: Path) -> None:
+    state, replaced = tmp_path / "engine.sqlite", tmp_path / "engine.sqlite.replaced"
+    with engine(state) as dynamodb:
+        dynamodb.create_table(TableName="records", **DEFINITION)
     first = done(backup(tmp_path)).split()[0]
     assert Path(first).parent == tmp_path / "backups"
+    with engine(state) as dynamodb:
+        dynamodb.put_item(TableName="records", Item={"did": {"S": "did:plc:a"}, "path": {"S": "c/0"}})
     done(backup(tmp_path, "--restore", first))
-    assert (tmp_path / "engine.sqlite.replaced").exists()
-    with engine(tmp_path / "engine.sqlite") as dynamodb:
-        assert dynamodb.list_tables()["TableNames"] == []
+    with engine(replaced) as dynamodb:
+        assert dynamodb.scan(TableName="records")["Count"] == 1
+    with engine(state) as dynamodb:
+        assert dynamodb.scan(TableName="records")["Count"] == 0
+
+    state.write_bytes(b"what a broken disk left")
+    done(backup(tmp_path, "--restore", first))
+    assert replaced.read_bytes() == b"what a broken disk left"
+    with engine(state) as dynamodb:
+        assert dynamodb.list_tables()["TableNames"] == ["records"]
