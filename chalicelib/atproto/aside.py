@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Final
 
 from chalicelib.atproto.car import Batch
@@ -42,7 +40,10 @@ class Aside:
 
     def take(self, cid: bytes) -> bytes | None:
         """The section, if it is in memory; it is not kept any longer."""
-        return self._young.pop(cid, None) or self._old.pop(cid, None)
+        if section := self._young.pop(cid, None):
+            self._size -= len(section)
+            return section
+        return self._old.pop(cid, None)
 
     def spill(self) -> None:
         """Send everything to the spool."""
@@ -68,17 +69,20 @@ class Sieve:
     """Finds what may still be asked for: nodes, and records that name a wanted collection, by one of ``needles``."""
 
     def __init__(self, needles: Sequence[bytes]) -> None:
-        self._needles = [re.compile(re.escape(needle)) for needle in needles]  # quicker than bytes.find, by a third
+        self._needles = needles
 
     def __call__(self, batch: Batch) -> set[int]:
-        """The numbers of the sections in a batch. Each search is one for all of them: most batches have few or none."""
+        """The numbers of the sections in a batch. Nodes are known by their first byte; only what lies between is searched."""
         buffer, bounds, blocks = batch
-        found = set()
-        first_bytes = bytes(itemgetter(*blocks, 0)(buffer)[:-1])  # 0: of one alone it would give no tuple
-        number = first_bytes.find(_MAP_OF_TWO)
-        while number >= 0:
-            found.add(number)
-            number = first_bytes.find(_MAP_OF_TWO, number + 1)
+        found = {number for number, block in enumerate(blocks) if buffer[block] == _MAP_OF_TWO}
         for needle in self._needles:
-            found.update(bisect_right(bounds, match.start()) - 1 for match in needle.finditer(buffer, 0, bounds[-1]))
+            number = 0
+            while True:
+                while number in found:
+                    number += 1
+                at = buffer.find(needle, bounds[number], bounds[-1])
+                if at < 0:
+                    break
+                number = bisect_right(bounds, at) - 1
+                found.add(number)
         return found

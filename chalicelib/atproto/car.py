@@ -80,19 +80,24 @@ class CarReader:
 
         The buffer ends at offset ``bytes_read`` of the file.
         """
-        plain = min(128, (self._limits.max_block + CID_LENGTH) >> 7)
+        # Nearly all lengths have two bytes. By the second of them: how far it is to the next section, less the first.
+        steps = [0] * 256
+        for high in range(1, min(128, (self._limits.max_block + CID_LENGTH) >> 7)):
+            steps[high] = (high << 7) - 126
+        after_two = 2 + CID_LENGTH
         blocks_left = self._limits.max_blocks
         buffer = self._buffer
         while True:
-            at, end, stop = 0, len(buffer), _LONGEST_VARINT
+            at, end, need = 0, len(buffer), _LONGEST_VARINT
             # A length that starts before is all there, or the file is cut off.
             whole = end - 1 if self._ended else end - _LONGEST_VARINT + 1
             bounds, blocks = [0], []
             fault: MalformedCar | BudgetExceeded | None = None
             while at < whole:
-                low, high = buffer[at], buffer[at + 1]
-                if low > 127 and 0 < high < plain:  # a length of two bytes, as nearly all have
-                    start, stop = at + 2, at + low + (high << 7) - 126
+                low, step = buffer[at], steps[buffer[at + 1]]
+                if step and low > 127:
+                    blocks.append(at + after_two)
+                    at += low + step
                 else:
                     try:
                         length, start = _varint(buffer, at)
@@ -100,12 +105,13 @@ class CarReader:
                     except (MalformedCar, BudgetExceeded) as error:
                         fault = error
                         break
-                    stop = start + length
-                if stop > end:
-                    break
-                blocks.append(start + CID_LENGTH)
-                bounds.append(stop)
-                at = stop
+                    blocks.append(start + CID_LENGTH)
+                    at = start + length
+                bounds.append(at)
+            if at > end:  # the last one has not come whole
+                del blocks[-1], bounds[-1]
+                need = at - bounds[-1]
+                at = bounds[-1]
             if len(blocks) > blocks_left:
                 del blocks[blocks_left:], bounds[blocks_left + 1 :]
                 fault = BudgetExceeded(f"more than {self._limits.max_blocks} blocks")
@@ -118,7 +124,7 @@ class CarReader:
                 if at < end:
                     raise MalformedCar("the file is cut off inside a block")
                 return
-            buffer = self._filled(buffer, at, stop - at if stop > end else _LONGEST_VARINT)
+            buffer = self._filled(buffer, at, need)
 
     def _check_length(self, length: int) -> None:
         if length <= CID_LENGTH:

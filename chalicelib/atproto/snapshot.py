@@ -16,7 +16,7 @@ What is wrong decides what comes of it:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import TracebackType
@@ -70,8 +70,6 @@ class Snapshot:
         """Why the first of them is none."""
         self.bytes_read = 0
         """Bytes taken from the chunks."""
-        self.complete_after = 0
-        """Offset in the file after which nothing more was needed."""
 
     def records(self) -> Iterator[Record]:
         """The wanted records in order of their keys. It can be called again; a record is decoded when it is yielded."""
@@ -150,7 +148,6 @@ class _Reading:
         if not self._complete:
             self._settle()
         snapshot.bytes_read = self._reader.bytes_read
-        snapshot.complete_after = self._position
         return snapshot
 
     @property
@@ -180,38 +177,27 @@ class _Reading:
     def _asked_for(self) -> Generator[tuple[bytes, bytes]]:
         """``(CID, section)`` of what is asked for by then, as it comes. What may be asked for later on is laid aside.
 
-        This sees every block of a file, so it is written for speed: many blocks are looked at with a few calls, and only
-        where one of them is asked for is each looked at by itself.
+        This sees every block of a file, so it is written for speed: many blocks are looked at, and laid aside, with a few
+        calls, and only where one of them is asked for is each looked at by itself.
         """
-        put_aside, nodes, records = self._aside.put, self._nodes, self._records
+        aside, nodes, records = self._aside, self._nodes, self._records
         for batch in self._reader.batches():
             buffer, bounds, blocks = batch
             cids = [buffer[block - CID_LENGTH : block] for block in blocks]
-            may_be_asked_for: Collection[int] = ()
             if nodes or self._deferred:
-                may_be_asked_for = self._sieve(batch)
                 self._spool.pass_by(cids)
-            aside: dict[bytes, bytes] = {}
+                numbers = sorted(self._sieve(batch), reverse=True)  # the first of several with one CID comes last
+                aside.put({cids[number]: buffer[bounds[number] : bounds[number + 1]] for number in numbers})
             if nodes.keys().isdisjoint(cids) and records.keys().isdisjoint(cids):
-                for number in sorted(may_be_asked_for, reverse=True):  # the first of several with one CID comes last
-                    aside[cids[number]] = buffer[bounds[number] : bounds[number + 1]]
-                put_aside(aside)
                 continue
             for number, cid in enumerate(cids):
                 if cid in nodes or cid in records:
-                    self._position = self._reader.bytes_read - len(buffer) + bounds[number + 1]
-                    put_aside(aside)
-                    aside = {}
-                    yield cid, buffer[bounds[number] : bounds[number + 1]]
+                    yield cid, aside.take(cid) or buffer[bounds[number] : bounds[number + 1]]
                     nodes = self._nodes
-                elif number in may_be_asked_for and cid not in aside:
-                    aside[cid] = buffer[bounds[number] : bounds[number + 1]]
-            put_aside(aside)
 
     def _settle(self) -> None:
         """The file has ended: what is still asked for was laid aside and is on disk, or is not there."""
         self._at_end = True
-        self._position = self._reader.bytes_read
         self._aside.spill()
         self._settle_nodes()
         for cid, paths in self._records.items():
@@ -267,13 +253,13 @@ class _Reading:
             self._add(StoredRecord(path, cid, 0, 0, "its CID is not one of DAG-CBOR and SHA-256"))
         elif self._at_end:
             self._settle_record(cid, path)
-        elif section := self._aside.take(cid):
+        elif cid in self._walk.want:
+            raise VerificationFailed("bad-node", "a block is both a node and a record")
+        elif cid not in self._records and (section := self._aside.take(cid)):
             self._asked += 1
             self._take_record(cid, section, [path])
         elif stored := self._stored.get(cid):
             self._add(StoredRecord(path, cid, *stored))
-        elif cid in self._walk.want:
-            raise VerificationFailed("bad-node", "a block is both a node and a record")
         elif self._is_full():
             self._spool.defer(cid, path)
         else:
