@@ -101,13 +101,17 @@ def test_up_again_down_and_up_on_the_same_tables(
         assert (target["securityPolicy"], target["regionalCertificateArn"]) == ("TLS_1_2", CERTIFICATE)
         assert any(target["regionalDomainName"] in line for line in said)
 
+    deploy.up(STAGE, say=said.append, chalice=chalice)
+    assert aws("apigateway").get_domain_names()["items"] == []
+    has_all_that_it_needs(aws)
+
     deploy.down(STAGE, say=said.append, chalice=chalice)
     assert functions(aws) == {}
-    assert aws("apigateway").get_domain_names()["items"] == aws("apigateway").get_rest_apis()["items"] == []
+    assert aws("apigateway").get_rest_apis()["items"] == []
     assert stacks(aws) == {f"{PREFIX}-data"}
     assert aws("sqs").list_queues().get("QueueUrls", []) == []
 
-    deploy.up(STAGE, say=said.append, chalice=chalice)
+    deploy.up(WITH_DOMAIN, say=said.append, chalice=chalice)
     has_all_that_it_needs(aws)
     assert "Item" in aws("dynamodb").get_item(
         TableName=f"{PREFIX}-state", Key={"kind": {"S": "kept"}, "id": {"S": "x"}}
@@ -119,6 +123,7 @@ def test_up_again_down_and_up_on_the_same_tables(
     deploy.down(STAGE, tables=True, say=said.append, chalice=chalice)
     assert functions(aws) == {}
     assert aws("events").list_rules()["Rules"] == aws("apigateway").get_rest_apis()["items"] == []
+    assert aws("apigateway").get_domain_names()["items"] == []
     assert aws("lambda").list_event_source_mappings()["EventSourceMappings"] == []
     assert (stacks(aws), aws("dynamodb").list_tables()["TableNames"]) == (set(), [])
 
