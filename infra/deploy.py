@@ -425,7 +425,7 @@ def _functions(stage: Stage) -> Iterator[str]:
 
 def _delete_lambdas(stage: Stage) -> None:
     """Delete what Chalice made, by its names: also what is noted nowhere, because a deployment broke off."""
-    functions, rules, apis = boto3.client("lambda"), boto3.client("events"), boto3.client("apigateway")
+    functions, rules, apis = boto3.client("lambda"), boto3.client("events"), gateway.client()
     for arn in list(_functions(stage)):
         for mapping in functions.list_event_source_mappings(FunctionName=arn)["EventSourceMappings"]:
             functions.delete_event_source_mapping(UUID=mapping["UUID"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / ".chalice"
@@ -46,12 +47,17 @@ def _response(kind: str, status: str | None, error: str, message: str | None) ->
     }
 
 
+def client() -> Any:
+    """A client that is patient: an account may deploy an API once in five seconds, and delete one in thirty."""
+    return boto3.client("apigateway", config=Config(retries={"mode": "standard", "total_max_attempts": 10}))
+
+
 def put(rest_api: str, api_stage: str) -> None:
     """Have an API answer so. Botocore's errors are raised as they are."""
-    client = boto3.client("apigateway")
+    api = client()
     for kind, response in responses().items():
-        client.put_gateway_response(restApiId=rest_api, responseType=kind, **response)
-    client.create_deployment(restApiId=rest_api, stageName=api_stage)
+        api.put_gateway_response(restApiId=rest_api, responseType=kind, **response)
+    api.create_deployment(restApiId=rest_api, stageName=api_stage)
 
 
 def deployed(stage: str, chalice: Path = CONFIGURATION) -> dict[str, dict[str, Any]]:
