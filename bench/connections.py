@@ -26,6 +26,7 @@ _NAMES = "holds.atcr.io"
 def ours(count: int) -> Run:
     import uvloop
 
+    from subscriber.garbage import collect_the_young
     from subscriber.supervisor import Supervisor
 
     allow_many_files()
@@ -49,6 +50,7 @@ def ours(count: int) -> Run:
             writer=SimpleNamespace(load_many=lambda _: {}),
         )
         supervisor = Supervisor(surroundings)
+        collect_the_young()
         running = asyncio.create_task(supervisor.run())
         watch = _Watch()
         watching = asyncio.create_task(watch.run())
@@ -113,14 +115,16 @@ class _Hosts:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._free = dict.fromkeys(names)
+        self._taken: dict[str, None] = {}
         self.opened = 0
 
     def owned_by(self, owner: str, *, since: int = 0) -> list[tuple[str, int]]:
-        return [(key, 0) for key in self._free] if owner == NOBODY else []
+        return [(key, 0) for key in (self._free if owner == NOBODY else self._taken)]
 
     def take(self, keys: Sequence[str], owner: str, *, from_owner: str = NOBODY) -> list[HostRow]:
         for key in keys:
             del self._free[key]
+            self._taken[key] = None
         return [HostRow(key, cursor=1, epoch=1, attention_at=0) for key in keys]
 
     def note_stream(self, key: str, owner: str, *, error: str | None) -> bool:

@@ -41,9 +41,10 @@ def ours(count: int, ours_every: int, rate: int) -> Run:
     last = frames.FIRST_SEQ + count - 1
     first = frames.commits(1, ours=True)[0]
 
+    origin = Origin(HOST, 443, secure=True)
+    tables = _Tables(first, origin)
+
     async def follow() -> Any:
-        origin = Origin(HOST, 443, secure=True)
-        tables = _Tables(first, origin)
         executor = ThreadPoolExecutor(4)
         settings = read({})
         surroundings: Any = SimpleNamespace(

@@ -132,6 +132,9 @@ class Connection(ClientConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.protocol.parser.close()  # it refers to itself, and would keep all until the garbage is collected
+        if self.protocol.parser_exc is not None:
+            self.protocol.parser_exc.__traceback__ = None
         self.hand_over(0)
 
     def pause_writing(self) -> None:
