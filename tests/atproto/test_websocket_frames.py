@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -247,3 +249,21 @@ def test_an_answer_without_an_end_is_left_to_the_library() -> None:
         assert cast(ClientProtocol, connection.protocol).handshake_exc is not None
 
     asyncio.run(test())
+
+
+def test_a_connection_that_is_over_is_freed_at_once() -> None:
+    gone: list[weakref.ref[Connection]] = []
+
+    async def over() -> None:
+        connection, transport, answer = opened()
+        transport.receive(answer + frame(0x82, b"last"))
+        transport.protocol.connection_lost(ConnectionResetError())
+        transport.protocol = None
+        gone.append(weakref.ref(connection))
+
+    gc.disable()
+    try:
+        asyncio.run(over())
+        assert gone[0]() is None
+    finally:
+        gc.enable()
