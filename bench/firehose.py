@@ -42,9 +42,10 @@ def ours(count: int, ours_every: int, rate: int) -> Run:
     first = frames.commits(1, ours=True)[0]
 
     origin = Origin(HOST, 443, secure=True)
-    tables = _Tables(first, origin)
+    data = cid_to_text(first.prev_data)  # multiformats takes its time to start
 
     async def follow() -> Any:
+        tables = _Tables(first.since, data, origin)
         executor = ThreadPoolExecutor(4)
         settings = read({})
         surroundings: Any = SimpleNamespace(
@@ -109,7 +110,7 @@ def _timed(follow: Any, count: int, loop: Any) -> Run:
 class _Tables:
     """The one repo in scope, as the subscriber's tables have it."""
 
-    def __init__(self, first: Any, origin: Origin) -> None:
+    def __init__(self, rev: str, data: str, origin: Origin) -> None:
         self._key = parse_did_key(KEY.did_key)
         self._origin = origin
         self.applied = 0
@@ -117,8 +118,8 @@ class _Tables:
             DID,
             host=str(origin),
             scope_host=str(origin),
-            rev=first.since,
-            data=cid_to_text(first.prev_data),
+            rev=rev,
+            data=data,
             sync="synced",
             active=True,
             collections={"io.atcr.hold.layer": 1},
