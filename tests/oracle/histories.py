@@ -79,8 +79,12 @@ def tell(number: int, count: int, steps: int, *, shrink: bool = True) -> None:
         phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
     )
     # By itself Hypothesis tells three of four histories a second time, with one step more like another.
-    with mock.patch.object(ConjectureRunner, "generate_mutations_from", return_value=None):
-        run_state_machine_as_test(seed(number)(Histories), settings=options)
+    logging.disable(logging.CRITICAL)
+    try:
+        with mock.patch.object(ConjectureRunner, "generate_mutations_from", return_value=None):
+            run_state_machine_as_test(seed(number)(Histories), settings=options)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class Histories(RuleBasedStateMachine):
@@ -88,7 +92,6 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        logging.disable(logging.CRITICAL)
         self.world: World
         self.backups: dict[Host, Backup] = {}
         self.number = 0
