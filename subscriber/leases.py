@@ -12,7 +12,7 @@ hosts may be taken, on condition that they are still its own. Clocks need not ag
     some of its hosts were taken        the row stays until the index by owner has shown none for a lease: the rest is taken
     the last was taken                  whoever looks next deletes the row
 
-A host that the tables give to a living subscriber without its knowledge (an answer was lost) is found by ``strays``.
+A host that the tables give to a living subscriber without its knowledge (an answer was lost) is found by ``reconcile``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Leases:
         self._watched: dict[str, tuple[int, float]] = {}
         self._dead: list[str] = []
         self._others: list[int] = []
-        self._strays: set[str] = set()
+        self._seen_otherwise: set[str] = set()
 
     def begin(self) -> None:
         """Become one of the subscribers."""
@@ -107,11 +107,13 @@ class Leases:
         excess = held - share
         return 0 if excess <= max(1, share // 10) else -(-excess // 10)
 
-    def strays(self, known: Collection[str]) -> list[HostRow]:
-        """Hosts that are this subscriber's in the tables at two looks in a row, and not ``known`` to it."""
-        found = {key for key, _ in self._hosts.owned_by(self.name)}.difference(known)
-        lost, self._strays = found & self._strays, found
-        return self._hosts.take(sorted(lost), self.name, from_owner=self.name)
+    def reconcile(self, followed: Collection[str], leaving: Collection[str]) -> tuple[list[HostRow], set[str]]:
+        """What the tables have shown otherwise at two looks in a row: hosts that are this subscriber's without its knowledge,
+        and those of ``followed`` that are not its own any more, as when they are banned. What it is ``leaving`` is neither."""
+        owned = {key for key, _ in self._hosts.owned_by(self.name)}
+        strays, lost = owned.difference(followed, leaving), set(followed) - owned
+        before, self._seen_otherwise = self._seen_otherwise, strays | lost
+        return self._hosts.take(sorted(strays & before), self.name, from_owner=self.name), lost & before
 
     def end(self) -> None:
         """Leave: what could not be given back is free to be taken."""

@@ -58,7 +58,7 @@ class Supervisor:
     async def run(self) -> None:
         """Follow hosts until ``stop``."""
         settings = self._context.settings
-        beat = strays = measure = 0.0
+        beat = reconcile = measure = 0.0
         try:
             while not self._stopping.is_set():
                 try:
@@ -72,10 +72,13 @@ class Supervisor:
                     if time.monotonic() >= measure:
                         measure = time.monotonic() + MEASURE_SECONDS
                         self._measure()
-                    if time.monotonic() >= strays:
-                        strays = time.monotonic() + settings.lease_seconds
-                        known = {*self._connections, *self._leaving}
-                        self._follow(await self._run(leases.strays, known))
+                    if time.monotonic() >= reconcile:
+                        reconcile = time.monotonic() + settings.lease_seconds
+                        taken, lost = await self._run(leases.reconcile, [*self._connections], [*self._leaving])
+                        self._follow(taken)
+                        for key in lost & self._connections.keys():
+                            log("lease-lost", host=key)
+                            self._drop(key)
                     await self._run(leases.watch)
                     self._follow(await self._run(leases.take, len(self._connections)))
                     await self._attend(leases)

@@ -17,7 +17,8 @@ from chalicelib.atproto.syntax import canonical_did, parse_did
 
 def get_repo_status(request: Request) -> Response:
     """The account's status as its PDS gives it, or ``desynchronized`` while what is indexed may be behind; the ``rev`` that
-    is indexed. Raises ``XrpcFailure``: ``InvalidRequest``, ``RepoNotFound``."""
+    is indexed. What is taken down here is ``takendown``, what is on a banned host ``suspended``. Raises ``XrpcFailure``:
+    ``InvalidRequest``, ``RepoNotFound``."""
     repo = _repo(request)
     if repo["sync"] == "refused":
         raise _not_found(f"its DID document does not vouch for it: {repo.get('reason')}")
@@ -59,10 +60,15 @@ def _repo(request: Request) -> Mapping[str, Any]:
 
 
 def _status(repo: Mapping[str, Any]) -> dict[str, Any]:
-    behind = repo["active"] and repo["sync"] == "desynchronized"
-    status = "desynchronized" if behind else repo.get("status")
-    found = {"did": repo.get("verbatim") or repo["did"], "active": repo["active"], "status": status}
-    if repo["active"]:
+    active, status = repo["active"], repo.get("status")
+    if repo.get("taken_down") is not None:
+        active, status = False, "takendown"
+    elif repo.get("host_banned"):
+        active, status = False, "suspended"
+    elif active and repo["sync"] == "desynchronized":
+        status = "desynchronized"
+    found = {"did": repo.get("verbatim") or repo["did"], "active": active, "status": status}
+    if active:
         found["rev"] = repo.get("rev")
     return {name: value for name, value in found.items() if value is not None}
 

@@ -44,8 +44,10 @@ def request_crawl(context: Context, hostname: str) -> Origin:
     """
     origin = parse_origin(hostname, allow_private=context.settings.allow_private_hosts)
     row = context.hosts.load(origin)
-    if row is not None and row.status == "banned":
+    if (row is not None and row.status == "banned") or (row is None and context.bans.of(origin) is not None):
         raise HostBanned(f"{origin} is banned from this service")
+    if row is not None and row.status == "paused":
+        return origin  # it will be crawled once it is let in again
     if row is not None and row.status != "unconfirmed":
         crawl = row.failures > 0 or (row.repo_count or 0) <= SMALL_HOST
         if context.hosts.announce(row, crawl=crawl) and crawl:
@@ -64,7 +66,11 @@ def request_crawl(context: Context, hostname: str) -> Origin:
     return origin
 
 
-def follow(context: Context, origin: Origin) -> None:
-    """Follow a host that is known to be a PDS: crawl it, and have its stream opened."""
+def follow(context: Context, origin: Origin) -> bool:
+    """Follow a host that is known to be a PDS: crawl it, and have its stream opened. ``False``: its domain is banned."""
+    if domain := context.bans.of(origin):
+        context.hosts.ban(origin, by=domain, at=context.clock())
+        return False
     context.hosts.admit(origin, confirmed=True)
     context.queue.send(HostJob(origin))
+    return True

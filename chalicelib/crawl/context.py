@@ -9,6 +9,7 @@ import boto3
 from chalicelib.atproto.identity import Resolver
 from chalicelib.atproto.net import Door
 from chalicelib.atproto.repo import SnapshotLimits
+from chalicelib.crawl.bans import Bans
 from chalicelib.crawl.identities import Identities
 from chalicelib.crawl.queue import Queue
 from chalicelib.index.clock import Clock, now_ms
@@ -57,6 +58,10 @@ class Context:
     @cached_property
     def state(self) -> State:
         return State(self.tables, clock=self.clock)
+
+    @cached_property
+    def bans(self) -> Bans:
+        return Bans(self.state)
 
     @cached_property
     def subscribers(self) -> Subscribers:

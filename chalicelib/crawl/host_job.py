@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from chalicelib import metrics
 from chalicelib.atproto.client import ListedRepo, PdsClient, RepoPage
@@ -33,11 +34,12 @@ from chalicelib.crawl.queue import HostJob, RepoJob
 from chalicelib.crawl.repo_job import Deadline, sync_repo
 from chalicelib.index import repo_state
 from chalicelib.index.errors import JobLost
-from chalicelib.index.hosts import HostCrawl
+from chalicelib.index.hosts import STOPPED, HostCrawl
 from chalicelib.index.tables import RepoRow
 from chalicelib.telemetry import log
 
 PAGE = 500
+_AT_ONCE = 100
 IN_PLACE = 20
 """A host of so many repos at most is done in place, repo by repo."""
 STRANGERS = 50
@@ -52,6 +54,8 @@ STREAM_LAG_MS = 2 * 60 * 1000
 def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> None:
     """Walk through the host's repos, from where the last job stopped. A remote's failure ends up on the host's row; only our
     own faults raise. ``refresh``: fetch the DID documents of a host with few repos again."""
+    if not _is_let_in(context, origin):
+        return
     crawl = context.hosts.claim_crawl(origin)
     if crawl is None:
         return
@@ -69,6 +73,40 @@ def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> No
         if context.hosts.fail(crawl, reason, retry_after=error.retry_after, got_on=walk.got_on):
             metrics.count("HostsGoneOffline")
         log("host-failed", host=str(origin), error=str(error))
+
+
+def _is_let_in(context: Context, origin: Origin) -> bool:
+    """Whether the host may be crawled. After a ban, and after its end, its repos are asked to follow first."""
+    hosts = context.hosts
+    if (domain := context.bans.of(origin)) and hosts.ban(origin, by=domain, at=context.clock()):
+        log("host-banned", host=str(origin), by=domain)
+    row = hosts.load(origin)
+    if row is None:
+        return False
+    banned = row.status == "banned"
+    if row.withheld_at is not None:
+        if not _ask_repos(context, origin, banned):
+            return False  # the host is still due
+        # A job that began before the ban may still land a repo that nothing was known of.
+        settled_at = int(row.withheld_at + 1000 * (context.settings.job_seconds + context.settings.job_lease_seconds))
+        hosts.withheld(row, again_at=settled_at if banned and settled_at > context.clock() else None)
+    elif row.status in STOPPED and row.due_at is not None:
+        hosts.withheld(row)
+    return row.status not in STOPPED
+
+
+def _ask_repos(context: Context, origin: Origin, banned: bool) -> bool:
+    """Ask for those repos of the host that no job has seen it banned, or let in again. Returns whether there was time."""
+    deadline = Deadline(context.settings.job_seconds)
+    found = context.tables.repos.by_host.query(str(origin))
+    while dids := [Did(row.did) for row in islice(found, _AT_ONCE)]:
+        for key, row in context.writer.load_many(dids).items():
+            if row.job is not None or row.failures or bool(row.host_banned) != banned:
+                context.writer.ask(Did(key), reset=True)
+                context.queue.send(RepoJob(Did(key)))
+        if deadline.left < 0:
+            return False
+    return True
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,6 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.syntax import Did, Origin, parse_did
 from chalicelib.telemetry import log
+
+REDRIVE_MOST = 1_000
+"""Dead letters that one order sends again."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,26 @@ class RepoJob:
 
 
 @dataclass(frozen=True)
+class Order:
+    """What an operator wants done to a host, a domain or a DID. See ``chalicelib.admin.orders``."""
+
+    action: str
+    target: str
+    who: str
+    why: str
+    id: str
+    """Begins with the time of the order (16 digits, UTC ms). What comes twice is carried out once."""
+
+    @property
+    def at(self) -> int:
+        """When it was given, UTC ms."""
+        return int(self.id[:16])
+
+
+Job = HostJob | RepoJob | Order
+
+
+@dataclass(frozen=True)
 class DeadLetter:
     """A message that was given up. ``sent_at``: when the job was sent, UTC ms."""
 
@@ -40,19 +63,23 @@ class MalformedMessage(Exception):
     """A message that this service did not write: our own fault, so it ends in the dead-letter queue."""
 
 
-def to_body(job: HostJob | RepoJob) -> str:
+def to_body(job: Job) -> str:
     """The message's text."""
+    if isinstance(job, Order):
+        return json.dumps({"order": asdict(job)})
     if isinstance(job, RepoJob):
         return json.dumps({"repo": job.did})
     return json.dumps({"host": str(job.origin)} | ({"refresh": True} if job.refresh else {}))
 
 
-def from_body(body: str) -> HostJob | RepoJob:
+def from_body(body: str) -> Job:
     """The job in a message's text. Raises ``MalformedMessage``."""
     try:
         match json.loads(body):
             case {"repo": str(did)}:
                 return RepoJob(parse_did(did))
+            case {"order": {"action": str(), "target": str(), "who": str(), "why": str(), "id": str()} as order}:
+                return Order(**order)
             case {"host": str(key), **rest}:
                 return HostJob(Origin.parse_key(key), refresh=rest.get("refresh") is True)
     except (ValueError, InvalidSyntax, RecursionError) as error:
@@ -73,6 +100,23 @@ class Queue:
             self._client.send_message(QueueUrl=self._url, MessageBody=to_body(job))
         except (BotoCoreError, ClientError) as error:
             log("queue-unavailable", job=to_body(job), error=str(error))
+
+    def order(self, order: Order, *, delay_seconds: int = 0) -> None:
+        """Put an order into the queue; it stands nowhere else. Botocore's errors are raised."""
+        self._client.send_message(QueueUrl=self._url, MessageBody=to_body(order), DelaySeconds=delay_seconds)
+
+    def redrive(self) -> int:
+        """Send the dead letters again, at most REDRIVE_MOST. Returns how many. Botocore's errors are raised."""
+        url, moved = f"{self._url}-dead", 0
+        while moved < REDRIVE_MOST:
+            received = self._client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            if not received.get("Messages"):
+                break
+            for message in received["Messages"]:
+                self._client.send_message(QueueUrl=self._url, MessageBody=message["Body"])
+                self._client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                moved += 1
+        return moved
 
     def dead_letters(self) -> tuple[int, list[DeadLetter]]:
         """How many messages were given up, and some of them. They stay where they are. Botocore's errors are raised."""

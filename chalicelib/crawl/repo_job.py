@@ -45,6 +45,7 @@ class Outcome(Enum):
     LANDED = "landed"
     UNCHANGED = "unchanged"
     STATUS = "status"
+    WITHHELD = "withheld"
     REFUSED = "refused"
     FAILED = "failed"
     HANDED_OVER = "handed-over"
@@ -172,8 +173,12 @@ class _RepoJob:
             context.writer.refuse(job, f"its DID document names {host}, not {self._listed_by}")
             return Outcome.REFUSED
         host_row = context.hosts.load(identity.pds)
-        if host_row is None:
-            follow(context, identity.pds)
+        if not follow(context, identity.pds) if host_row is None else host_row.status == "banned":
+            context.writer.withhold(job, host=host)
+            return Outcome.WITHHELD
+        if host_row is not None and host_row.status == "paused":
+            context.writer.fail(job, f"its host {host} is paused")
+            return Outcome.FAILED
         client = PdsClient(context.door, identity.pds)
         if self._asks_for_status(row):
             status = self._status(client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chalicelib import metrics
 from chalicelib.crawl.context import Context
-from chalicelib.crawl.queue import DeadLetter, HostJob, MalformedMessage, from_body
+from chalicelib.crawl.queue import DeadLetter, HostJob, MalformedMessage, Order, RepoJob, from_body
 from chalicelib.telemetry import log
 
 
@@ -25,4 +25,10 @@ def _about(letter: DeadLetter) -> str:
         job = from_body(letter.body)
     except MalformedMessage as error:
         return f"malformed {error}"
-    return f"host {job.origin}" if isinstance(job, HostJob) else f"repo {job.did}"
+    match job:
+        case HostJob():
+            return f"host {job.origin}"
+        case RepoJob():
+            return f"repo {job.did}"
+        case Order():
+            return f"{job.action} {job.target}"

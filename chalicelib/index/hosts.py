@@ -16,6 +16,7 @@ import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from pynamodb.exceptions import DeleteError, TransactWriteError, UpdateError
 from pynamodb.expressions.condition import Condition
@@ -156,9 +157,15 @@ class Hosts:
 
     # -- the operator's word
 
-    def ban(self, origin: Origin, *, by: str) -> bool:
-        """Neither crawl nor follow this host, be it known or not; ``by`` is the ban's id. Returns whether that is new. Its
-        repos are still listed: whoever works on the host next asks for them (``withheld_at``)."""
+    def reset(self, origin: Origin) -> None:
+        """Forget the host's back-off, and make it due."""
+        now, rows = self._clock(), self._rows
+        actions: list[Action] = [rows.failures.set(0), rows.due_shard.set(DUE_SHARD), rows.due_at.set(now + TOLD_MS)]
+        self._update(origin, [*actions, rows.attention_at.set(now)], self._is("active", "offline"))
+
+    def ban(self, origin: Origin, *, by: str, at: int) -> bool:
+        """Neither crawl nor follow this host, be it known or not; ``by`` is the ban's id, ``at`` the time of the order, UTC
+        ms. Returns whether that is new. Its repos are still listed: whoever works on the host next asks for them."""
         now, rows = self._clock(), self._rows
         actions: list[Action] = [
             rows.kind.set("pds"),
@@ -169,52 +176,71 @@ class Hosts:
             rows.withheld_at.set(now),
             rows.due_shard.set(DUE_SHARD),
             rows.due_at.set(now + TOLD_MS),
-            *self._stopped("banned"),
+            *self._stopped("banned", at),
         ]
-        return self._update(origin, actions, rows.status.does_not_exist() | (rows.status != "banned"))
+        return self._update(
+            origin, actions, (rows.status.does_not_exist() | self._is(*STATUSES[:-1])) & self._is_newer(at)
+        )
 
-    def pause(self, origin: Origin) -> bool:
+    def pause(self, origin: Origin, *, at: int) -> bool:
         """Neither crawl nor follow a known host until ``let_in``. Its repos stay as they are. Returns whether that is new."""
         rows = self._rows
-        actions = [rows.due_shard.remove(), rows.due_at.remove(), *self._stopped("paused")]
-        return self._update(origin, actions, rows.status.is_in("unconfirmed", "active", "offline"))
+        actions = [rows.due_shard.remove(), rows.due_at.remove(), *self._stopped("paused", at)]
+        return self._update(origin, actions, self._is("unconfirmed", "active", "offline") & self._is_newer(at))
 
-    def let_in(self, origin: Origin) -> bool:
+    def let_in(self, origin: Origin, *, at: int) -> bool:
         """End a ban or a pause: the host is crawled and followed again. Returns whether there was one."""
-        row = self.load(origin)
-        if row is None or row.status not in STOPPED:
+        row, rows, now = self.load(origin), self._rows, self._clock()
+        if row is None:
             return False
-        now, rows = self._clock(), self._rows
+        if row.status not in STOPPED:
+            self._update(origin, [rows.ordered_at.set(at)], (rows.status == row.status) & self._is_newer(at))
+            return False
         actions: list[Action] = [
+            rows.ordered_at.set(at),
             rows.announced_at.set(now),
             rows.banned_by.remove(),
             rows.failures.set(0),
+            rows.withheld_at.set(now),
             rows.due_shard.set(DUE_SHARD),
             rows.due_at.set(now + TOLD_MS),
         ]
-        if row.status == "banned":
-            actions.append(rows.withheld_at.set(now))
         if row.crawled_at is None:
             actions.append(rows.status.set("unconfirmed"))
         else:
             actions += [rows.status.set("active"), rows.owner.set(NOBODY), rows.attention_at.set(now)]
-        return self._update(origin, actions, rows.status == row.status)
+        return self._update(origin, actions, (rows.status == row.status) & self._is_newer(at))
 
-    def withheld(self, row: HostRow, *, again_at: int | None) -> bool:
+    def withheld(self, row: HostRow, *, again_at: int | None = None) -> None:
         """All repos of the host were asked to follow its ban, or the end of it. ``again_at``: to be looked at once more."""
         rows = self._rows
         if again_at is not None:
             actions: list[Action] = [rows.due_shard.set(DUE_SHARD), rows.due_at.set(again_at)]
         else:
             actions = [rows.withheld_at.remove()]
-            if row.status == "banned":
+            if row.status in STOPPED:
                 actions += [rows.due_shard.remove(), rows.due_at.remove()]
-        return self._update(row.origin, actions, rows.withheld_at == row.withheld_at)
+        at = rows.withheld_at
+        same = at.does_not_exist() if row.withheld_at is None else at == row.withheld_at
+        self._update(row.origin, actions, same & (rows.status == row.status))
 
-    def _stopped(self, status: str) -> list[Action]:
+    def _is(self, *statuses: str) -> Condition:
+        return reduce(Condition.__or__, (self._rows.status == status for status in statuses))
+
+    def _is_newer(self, at: int) -> Condition:
+        condition: Condition = self._rows.ordered_at.does_not_exist() | (self._rows.ordered_at <= at)
+        return condition
+
+    def _stopped(self, status: str, at: int) -> list[Action]:
         """Without an owner and a crawl: both find it out at their next write."""
         rows = self._rows
-        return [rows.status.set(status), rows.owner.remove(), rows.crawl_epoch.remove(), *self._without_job()]
+        return [
+            rows.ordered_at.set(at),
+            rows.status.set(status),
+            rows.owner.remove(),
+            rows.crawl_epoch.remove(),
+            *self._without_job(),
+        ]
 
     # -- crawl jobs
 
@@ -237,7 +263,7 @@ class Hosts:
             actions += [rows.crawl_epoch.set(row.epoch), rows.crawl_page.remove(), rows.crawl_seen.set(0)]
         free = rows.crawl_job.does_not_exist() if row.crawl_job is None else rows.crawl_job == row.crawl_job
         try:
-            row.update(actions, condition=free & (rows.epoch == row.epoch))
+            row.update(actions, condition=free & (rows.epoch == row.epoch) & (rows.status == row.status))
         except UpdateError as error:
             if error.cause_response_code == "ConditionalCheckFailedException":
                 return None

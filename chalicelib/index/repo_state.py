@@ -24,9 +24,14 @@ def is_public(row: RepoRow) -> bool:
     return bool(row.active) or row.status in STILL_LISTED
 
 
+def is_withheld(row: RepoRow) -> bool:
+    """Whether the operator keeps the repo out of all listings: itself, or the host that it is on."""
+    return row.taken_down is not None or bool(row.host_banned)
+
+
 def wanted_listings(row: RepoRow) -> frozenset[str]:
     """The collections in whose listings the DID must stand."""
-    if row.sync == "refused" or not is_public(row):
+    if row.sync == "refused" or not is_public(row) or is_withheld(row):
         return frozenset()
     return frozenset(row.collections)
 

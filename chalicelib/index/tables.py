@@ -51,7 +51,13 @@ class HostRow(Model):
     origin = UnicodeAttribute(hash_key=True)
     kind = UnicodeAttribute(default="pds")
     status = UnicodeAttribute()
-    """``unconfirmed`` (announced, never reached), ``active``, ``offline``, ``banned``."""
+    """``unconfirmed`` (announced, never reached), ``active``, ``offline``; ``paused`` or ``banned`` by the operator."""
+    banned_by = UnicodeAttribute(null=True)
+    """The ban that this host is under: its own key, or a domain suffix."""
+    ordered_at = NumberAttribute(null=True)
+    """Time of the operator's last order for this host: an older one that is carried out late changes nothing."""
+    withheld_at = NumberAttribute(null=True)
+    """When it was last banned or let in again; absent once all of its repos have been asked to follow."""
     first_seen_at = NumberAttribute()
     announced_at = NumberAttribute(null=True)
 
@@ -128,6 +134,12 @@ class RepoRow(Model):
     active = BooleanAttribute(default=True)
     status = UnicodeAttribute(null=True)
     """The account's status as its PDS gives it, where it is not plainly active."""
+    taken_down = UnicodeAttribute(null=True)
+    """Why the operator keeps it out of all listings, whatever its PDS says."""
+    ordered_at = NumberAttribute(null=True)
+    """Time of the operator's last takedown or of its end; an older one changes nothing."""
+    host_banned = BooleanAttribute(null=True)
+    """Its host was banned when a job last looked."""
     claim = UnicodeAttribute(null=True)
     """What a stream's #account event said, or a host's list showed, and the PDS was not asked about yet."""
 

@@ -176,7 +176,7 @@ class Writer:
             row.retry_at = now + repo_state.TOLD_MS
             return _Effects()
 
-        self._update(did, decide)
+        self._update(did, decide, settle=False)
         return due
 
     # -- jobs: the life of a snapshot
@@ -294,6 +294,14 @@ class Writer:
 
         return self._end(job, landed)
 
+    def withhold(self, job: Job, *, host: str) -> RepoRow:
+        """Its host, ``host``, is banned: it leaves all listings until a job finds that it is not. Raises ``JobLost``."""
+
+        def landed(row: RepoRow, now: int) -> None:
+            row.host = host
+
+        return self._end(job, landed, banned=True)
+
     def fail(self, job: Job, error: str, *, retry_after: float | None = None, missing: bool = False) -> None:
         """The remote failed: keep what is known, say why, and try again after a back-off that grows. ``missing``: it says that
         it has no such repo. Raises ``JobLost``."""
@@ -385,16 +393,49 @@ class Writer:
             raise Superseded(row.did)
         return updated
 
+    # -- the operator's word
+
+    def take_down(self, did: Did, reason: str | None, *, at: int) -> bool:
+        """Keep this repo out of all listings, whatever its PDS says, be it known or not; None ends that. What is indexed
+        stays. ``at``: the time of the order, UTC ms. Returns whether it was taken down before."""
+        was = False
+
+        def decide(row: RepoRow) -> _Effects | None:
+            nonlocal was
+            was = row.taken_down is not None
+            if (row.version is None and reason is None) or (row.ordered_at is not None and row.ordered_at > at):
+                return None
+            row.taken_down, row.ordered_at = reason, at
+            row.asked += reason is None and row.rev is None  # it was purged meanwhile
+            return _Effects()
+
+        self._update(did, decide)
+        return was
+
+    def purge(self, job: Job) -> RepoRow:
+        """Forget all that is indexed of this repo. It is indexed anew, unless it is withheld. Raises ``JobLost``."""
+        last = self._write_all_but_the_last(job, self._differences(job.did, "", ()))
+
+        def landed(row: RepoRow, now: int) -> None:
+            row.rev = row.data = row.skipped = row.audited_at = row.probed_epoch = None
+            row.collections = {}
+            row.sync, row.reason, row.reason_at = "new", None, None
+            row.asked += not repo_state.is_withheld(row)
+
+        return self._end(job, landed, last)
+
     # -- how a decision is carried out
 
-    def _update(self, did: Did, decide: _Decision, *, is_new: bool = False) -> RepoRow:
+    def _update(self, did: Did, decide: _Decision, *, is_new: bool = False, settle: bool = True) -> RepoRow:
+        """``settle=False``: the listings are left to whoever writes the row next; the sweep has no right to them."""
         for attempt in range(_ATTEMPTS):
             row = self._new(did) if is_new and attempt == 0 else self._load_or_new(did)
             effects = decide(row)
             if effects is None:
                 return row
-            if self._write(row, effects):
-                return row if repo_state.is_settled(row) else self._update(did, lambda _: _Effects())
+            if self._write(row, effects, settle=settle):
+                is_done = repo_state.is_settled(row) or not settle
+                return row if is_done else self._update(did, lambda _: _Effects())
             self._pause(self._jitter.uniform(0.002, 0.05))
         raise IndexConflict(f"{did}: the row changed under {_ATTEMPTS} attempts")
 
@@ -408,9 +449,10 @@ class Writer:
             raise TooLarge(f"a DID of more than {MAX_DID_BYTES} bytes is not indexed")
         return self._tables.repos(key, sync="new", verbatim=None if did == key else did)
 
-    def _write(self, row: RepoRow, effects: _Effects) -> bool:
+    def _write(self, row: RepoRow, effects: _Effects, *, settle: bool = True) -> bool:
         """Write the row with what follows from it, if nobody has changed it meanwhile. Returns whether that was so."""
-        wanted, listed = repo_state.wanted_listings(row), frozenset(row.listed)
+        listed = frozenset(row.listed)
+        wanted = repo_state.wanted_listings(row) if settle else listed
         entering = sorted(wanted - listed)[:MAX_LISTING_CHANGES]
         leaving = sorted(listed - wanted)[: MAX_LISTING_CHANGES - len(entering)]
         now = self._clock()
@@ -452,13 +494,21 @@ class Writer:
         transaction.update(state(LISTING_HEAD, collection), actions=[state.number.set(first_seen)], condition=condition)
         return f"{first_seen:016d}"
 
-    def _end(self, job: Job, landed: Callable[[RepoRow, int], None], last: _Effects | None = None) -> RepoRow:
+    def _end(
+        self,
+        job: Job,
+        landed: Callable[[RepoRow, int], None],
+        last: _Effects | None = None,
+        *,
+        banned: bool | None = None,
+    ) -> RepoRow:
         """Take the job's token off the row, together with its outcome and the last of its records."""
 
         def decide(row: RepoRow) -> _Effects:
             _own(row, job)
             now = self._clock()
             landed(row, now)
+            row.host_banned = banned
             row.job, row.job_until = None, None
             row.answered = max(row.answered, job.asked)
             row.missing_since = None

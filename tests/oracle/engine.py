@@ -206,8 +206,12 @@ def _query(parameters: Any) -> Any:
 
 
 def _scan(parameters: Any) -> Any:
-    table = _table(parameters)
-    return {"Items": [dict(item) for item in table.items.values()]}
+    found = list(_table(parameters).items.values())
+    names, values = parameters.get("ExpressionAttributeNames", {}), parameters.get("ExpressionAttributeValues", {})
+    if "FilterExpression" in parameters:
+        holds = _condition(parameters["FilterExpression"])
+        found = [item for item in found if holds(item, names, values)]
+    return {"Items": [_projected(item, parameters) for item in found], "Count": len(found), "ScannedCount": len(found)}
 
 
 _OPERATIONS: dict[str, Callable[[Any], Any]] = {

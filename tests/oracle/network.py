@@ -45,11 +45,17 @@ class Wire:
             self.on_its_way.clear()
             self._arrived.put_nowait(Unreachable("the connection broke"))
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (frame := await self._arrived.get()) is not None:
-            if isinstance(frame, Exception):
-                raise frame
-            yield frame
+    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        arrived: bytes | Exception | None = await self._arrived.get()
+        while arrived is not None:
+            if isinstance(arrived, Exception):
+                raise arrived
+            frames = [arrived]
+            while not self._arrived.empty() and isinstance(arrived := self._arrived.get_nowait(), bytes):
+                frames.append(arrived)
+            yield frames
+            if isinstance(arrived, bytes):
+                arrived = await self._arrived.get()
 
 
 class InProcessDoor:

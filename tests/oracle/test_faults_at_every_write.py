@@ -95,6 +95,33 @@ def backfill(world: World) -> None:
     _live(world, 4)
 
 
+def operate(world: World) -> None:
+    """An operator bans, pauses, takes down and purges, and undoes it all."""
+    host, other = world.net.hosts
+    did = world.add_account(host, *MANY)
+    withdrawn = world.add_account(other, *MANY)
+    _announce(world)
+    _live(world, 4)
+
+    def ordered(action: str, target: str, rounds: int = 2) -> None:
+        world.order(action, target)
+        _live(world, rounds)
+
+    ordered("ban", host.hostname, rounds=8)
+    ordered("takedown", withdrawn)
+    ordered("purge", withdrawn)
+    ordered("pause", other.hostname)
+    ordered("unban", host.hostname, rounds=4)
+    ordered("crawl", host.hostname)
+    ordered("resume", other.hostname, rounds=3)
+    ordered("resync", withdrawn)
+    ordered("restore", withdrawn)
+    ordered("ban", "*.elsewhere.net")
+    ordered("unban", "*.elsewhere.net")
+    ordered("purge", host.hostname)
+    ordered("resync", did)
+
+
 STORIES: dict[Callable[[World], None], dict[str, Any]] = {
     follow_streams: {},
     backfill: {
@@ -106,6 +133,7 @@ STORIES: dict[Callable[[World], None], dict[str, Any]] = {
         "JOB_LEASE_SECONDS": "3",
         "CONFIRM_HOURS": "0.01",
     },
+    operate: {"JOB_SECONDS": "20"},
 }
 
 

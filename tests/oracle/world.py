@@ -27,8 +27,9 @@ import subscriber.pipeline
 import subscriber.supervisor
 from chalicelib import settings as service_settings
 from chalicelib.atproto.syntax import parse_origin
-from chalicelib.crawl import admission, host_job, jobs, repo_job
+from chalicelib.crawl import admission, host_job, jobs, orders, repo_job
 from chalicelib.crawl.context import Context
+from chalicelib.crawl.orders import new_order
 from chalicelib.crawl.queue import HostJob, Queue, to_body
 from chalicelib.crawl.sweep import sweep
 from chalicelib.index import hosts as host_rows
@@ -153,6 +154,8 @@ class World:
         self.down: set[Server] = set()
         self.wires: list[Wire] = []
         self.messages: list[str] = []
+        self.delayed: list[tuple[float, str]] = []
+        """Messages that are visible from a time on."""
         self.parked: list[Paused] = []
         self.unseen: set[Host] = set()
         """Hosts on which something happened that no event tells."""
@@ -185,7 +188,7 @@ class World:
             ),
             *(
                 mock.patch.object(module, "uuid", SimpleNamespace(uuid4=lambda: UUID(int=self.random.getrandbits(128))))
-                for module in (writing, host_rows, subscriber.leases)
+                for module in (writing, host_rows, subscriber.leases, orders)
             ),
             mock.patch.object(subscriber.supervisor, "Leases", partial(Leases, clock=self.seconds)),
         )
@@ -237,8 +240,10 @@ class World:
         self._number += 1
         return Container(self, self._number)
 
-    def _send(self, *, QueueUrl: str, MessageBody: str) -> None:
-        if MessageBody not in self.messages:
+    def _send(self, *, QueueUrl: str, MessageBody: str, DelaySeconds: int = 0) -> None:
+        if DelaySeconds:
+            self.delayed.append((self.seconds() + DelaySeconds, MessageBody))
+        elif MessageBody not in self.messages:
             self.messages.append(MessageBody)
 
     def _meddle(self, parameters: dict[str, Any]) -> None:
@@ -312,6 +317,9 @@ class World:
             self.net.clock.now = max(self.net.clock.now, int(at * 1_000_000) + 1)
             self.turn()
         self.net.clock.now = max(self.net.clock.now, int(until * 1_000_000))
+        visible = [body for at, body in self.delayed if at <= until]
+        self.delayed = [(at, body) for at, body in self.delayed if at > until]
+        self.messages += [body for body in visible if body not in self.messages]
 
     # -- the service
 
@@ -385,6 +393,10 @@ class World:
     def crawl(self, host: Host) -> None:
         """Put a job for a host into the queue."""
         self.messages.append(to_body(HostJob(parse_origin(host.hostname, allow_private=True))))
+
+    def order(self, action: str, target: str) -> None:
+        """An operator wants this done."""
+        self.messages.append(to_body(new_order(self.operator, action, target, who="operator", why="a reason")))
 
     def sweep(self) -> None:
         process = Process("sweep")
@@ -485,7 +497,7 @@ class World:
         assert self.told[errors:] == [], "our own fault, though nothing went wrong"
 
     def _is_idle(self) -> bool:
-        if any("due_at" in row for row in engine.rows("repos")):
+        if self.delayed or any("due_at" in row for row in engine.rows("repos")):
             return False
         soon = self.net.clock.now // 1000 + 10 * 60 * 1000
         hosts = engine.rows("hosts")

@@ -178,5 +178,15 @@ def test_a_host_that_is_ours_without_our_knowledge_is_found(neighbours: Neighbou
     neighbours.clear()
     one = neighbours.lease()
     neighbours.hosts.take(neighbours.keys[:2], one.name)  # the answer was lost
-    assert one.strays({neighbours.keys[0]}) == []
-    assert [row.origin for row in one.strays({neighbours.keys[0]})] == [neighbours.keys[1]]
+    assert one.reconcile({neighbours.keys[0]}, ()) == ([], set())
+    taken, lost = one.reconcile({neighbours.keys[0]}, ())
+    assert ([row.origin for row in taken], lost) == ([neighbours.keys[1]], set())
+
+
+def test_a_host_that_is_not_its_own_any_more_is_lost_at_the_second_look(neighbours: Neighbours) -> None:
+    neighbours.clear()
+    one = neighbours.lease()
+    neighbours.hosts.take(neighbours.keys[:2], one.name)
+    neighbours.hosts.ban(Origin.parse_key(neighbours.keys[0]), by=neighbours.keys[0], at=0)
+    assert one.reconcile(neighbours.keys[:2], ()) == ([], set())
+    assert one.reconcile(neighbours.keys[:2], ()) == ([], {neighbours.keys[0]})
