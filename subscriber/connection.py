@@ -278,9 +278,9 @@ class Connection:
         """Save the chains and then the cursor, if it has moved. Raises ``LeaseLost``."""
         async with self._saving:
             durable = self._tracker.durable
-            await self._pipeline.save_chains(self.origin)
             if durable is None or durable == self._saved:
                 return
+            await self._pipeline.save_chains(self.origin)
             if not await self._run(self._context.hosts.save_cursor, self._row, self._owner, durable):
                 raise LeaseLost(str(self.origin))
             self._saved = durable

@@ -229,7 +229,9 @@ class Frames(asyncio.BufferedProtocol):
         self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
+        connection = self._connection
+        del self._connection  # uvloop's TLS keeps our methods, and the connection its transport: a cycle
+        connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()
