@@ -27,9 +27,9 @@ from chalicelib.atproto.net import Door, Target, asked_to_wait, printable, resol
 
 READ_BYTES: Final = 256 * 1024
 """Bytes that are read at once, at most. The messages in them are what may wait for a reader; then the sender has to wait."""
-LITTLE_BYTES: Final = 128 * 1024
+LITTLE_BYTES: Final = 240 * 1024
 """Messages of less than that come singly: then waiting for more saves more than it costs."""
-GATHER_SECONDS: Final = 0.01
+GATHER_SECONDS: Final = 0.02
 """How long what comes singly is gathered. To be woken for a frame costs ten times as much as to skip it."""
 
 _SCHEMES: Final = ("wss", "ws")

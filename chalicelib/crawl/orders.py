@@ -202,6 +202,11 @@ ACTIONS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Context, Order], st
 """What each action takes, and what does it."""
 
 
+def takes_a_target(action: str) -> bool:
+    """Whether the action is one on a host, a domain or a DID."""
+    return _NOTHING not in ACTIONS[action][0]
+
+
 def _kind(target: str) -> str:
     if target.startswith("did:"):
         return _DID

@@ -20,7 +20,7 @@ from tests.oracle import engine
 from tests.oracle.faults import Call, Gate
 from tests.oracle.histories import tell as tell_histories
 from tests.oracle.processes import current
-from tests.oracle.test_faults_at_every_write import backfill, follow_streams
+from tests.oracle.test_faults_at_every_write import backfill, follow_streams, operate
 from tests.oracle.test_faults_at_every_write import tell as tell_story
 
 ROLES = {"api": "ApiRole", "lambda": "CrawlRole", "sweep": "SweepRole", "subscriber": "SubscriberRole"}
@@ -95,7 +95,7 @@ def calls() -> dict[str, set[Permission]]:
         return pass_(gate, operation, parameters, call)
 
     with mock.patch.object(Gate, "pass_", noted):
-        for story in (follow_streams, backfill):
+        for story in (follow_streams, backfill, operate):
             tell_story(story)
         tell_histories(1, HISTORIES, 25, shrink=False)
     return found
@@ -146,8 +146,11 @@ def test_the_survey_may_do_what_it_does_and_nothing_else(
 
 @pytest.mark.parametrize("role", ROLES.values())
 def test_of_the_queue_each_role_has_its_part(role: str) -> None:
-    taking = {"ReceiveMessage", "DeleteMessage", "GetQueueAttributes"} if role == "CrawlRole" else set()
-    assert allowed(role, "sqs") == {(action, "CrawlQueue") for action in {"SendMessage", *taking}}
+    expected = {("SendMessage", "CrawlQueue")}
+    if role == "CrawlRole":  # which takes its jobs, and sends dead letters again
+        expected |= {(action, "CrawlQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")}
+        expected |= {(action, "DeadLetterQueue") for action in ("ReceiveMessage", "DeleteMessage")}
+    assert allowed(role, "sqs") == expected
 
 
 def test_nothing_is_allowed_on_everything_but_to_log_in_to_the_registry() -> None:

@@ -1,0 +1,97 @@
+"""The operator's commands, as typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chalicelib import cli
+from chalicelib.atproto.syntax import Did, parse_origin
+from chalicelib.crawl import orders
+from chalicelib.crawl.context import Context
+from chalicelib.crawl.host_job import crawl_host
+from simulator.host import Host
+from simulator.thread import SimulatorThread
+
+Run = Callable[..., tuple[int, list[Any]]]
+
+
+@pytest.fixture
+def context(make_context: Callable[..., Context]) -> Context:
+    return make_context()
+
+
+@pytest.fixture
+def hold(context: Context, sim: SimulatorThread) -> Host:
+    host: Host = sim.call(sim.net.add_hold(method="plc"))
+    origin = parse_origin(host.hostname, allow_private=True)
+    context.hosts.admit(origin, confirmed=True)
+    crawl_host(context, origin)
+    return host
+
+
+@pytest.fixture
+def run(context: Context, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str) -> tuple[int, list[Any]]:
+        status = cli.main(list(arguments), context)
+        shown = capsys.readouterr()
+        lines = (shown.out if status == 0 else shown.err).splitlines()
+        return status, [json.loads(line) if line.startswith("{") else line for line in lines]
+
+    return run
+
+
+def test_hosts_and_repos_are_shown(run: Run, hold: Host) -> None:
+    status, (host,) = run("hosts")
+    assert (status, host["status"], host["repo_count"]) == (0, "active", 1)
+    assert run("hosts", "--status", "banned") == (0, [])
+    _, (host,) = run("host", hold.hostname)
+    assert (host["repos_in_scope"], host["epoch"]) == (1, 0)
+    assert host["crawled_at"].endswith("Z")
+    _, (repo,) = run("repo", hold.did)
+    assert (repo["sync"], repo["collections"]["io.atcr.hold.captain"]) == ("synced", 1)
+
+
+def test_an_order_is_carried_out_and_kept(run: Run, hold: Host, context: Context) -> None:
+    assert run("takedown", hold.did, "--why", "spam", "--who", "alice") == (0, ["taken down"])
+    assert context.writer.load(Did(hold.did)).taken_down == "spam"
+    assert run("ban", "*.example.net", "--why", "all bad") == (0, ["banned, and 0 known hosts with it"])
+    assert run("bans") == (0, [{"domain": "example.net", "why": "all bad"}])
+    _, entries = run("audit")
+    assert [(entry["action"], entry["outcome"]) for entry in entries] == [
+        ("takedown", "taken down"),
+        ("ban", "banned, and 0 known hosts with it"),
+    ]
+    assert entries[0]["who"] == "alice"
+    assert run("dead-letters") == (0, [{"messages": 0}])
+    assert run("redrive", "--why", "mended") == (0, ["0 messages sent again"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ban", "not a host", "--why", "x"), "refused: "),
+        (("ban", "hold01.atcr.io", "--why", ""), "refused: say why"),
+        (("takedown", "hold01.atcr.io", "--why", "x"), "refused: takedown takes a DID"),
+        (("repo", "did:web:nobody.example.com"), "refused: did:web:nobody.example.com is not known"),
+        (("repo", "nonsense"), "refused: not a DID"),
+        (("host", "hold01.atcr.io"), "refused: hold01.atcr.io is not known"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    status, lines = run(*arguments)
+    assert status == 1
+    assert len(lines) == 1
+    assert lines[0].startswith(said)
+
+
+def test_a_repo_at_which_a_job_is_is_left_to_it(run: Run, hold: Host, context: Context) -> None:
+    context.writer.claim(Did(hold.did), ask=True)
+    assert run("purge", hold.did, "--why", "x") == (1, ["a job is at this repo: try again in a minute"])
+
+
+def test_every_action_has_its_help() -> None:
+    assert cli.HELP.keys() == orders.ACTIONS.keys()
