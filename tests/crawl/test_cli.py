@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ def hold(context: Context, sim: SimulatorThread) -> Host:
 
 
 @pytest.fixture
-def run(context: Context, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(context: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(logging.getLogger("discovery"), "handlers", [])  # those of a test before this one
     def run(*arguments: str) -> tuple[int, list[Any]]:
         status = cli.main(list(arguments), context)
         shown = capsys.readouterr()
