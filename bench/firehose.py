@@ -7,6 +7,7 @@ what is ours. Only the tables are not there: what is verified is kept in memory.
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 import subprocess
 import sys
@@ -60,8 +61,8 @@ def ours(count: int, ours_every: int, rate: int) -> Run:
         )
         pipeline = Pipeline(surroundings, executor)
         row = HostRow(str(origin), cursor=frames.FIRST_SEQ - 1, epoch=1)
-        opening = asyncio.Semaphore()
-        connection = Connection(surroundings, pipeline, executor, row=row, owner="bench", opening=opening)
+        shared: Any = {"owner": "bench", "opening": asyncio.Semaphore(), "jitter": random.Random()}
+        connection = Connection(surroundings, pipeline, executor, row=row, **shared)
         task = asyncio.create_task(connection.run())
         while connection._tracker.durable != last:  # the cursor: all is done
             await asyncio.sleep(0.01)

@@ -78,6 +78,7 @@ class Connection:
         row: HostRow,
         owner: str,
         opening: asyncio.Semaphore,
+        jitter: random.Random,
     ) -> None:
         self._context = context
         self._pipeline = pipeline
@@ -95,7 +96,7 @@ class Connection:
         self._saving = asyncio.Lock()
         self._ran_backwards = -BACKWARDS_SECONDS
         self._malformed_after: int | None = -1
-        self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._jitter = jitter
         self.is_open = False
         self.events = 0
         """Frames that were taken or skipped since the start."""

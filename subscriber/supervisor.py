@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ class Supervisor:
         self._measures = Measures()
         self._looking: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Semaphore(OPENING)
+        self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self._stopping = asyncio.Event()
         self.last_round = time.monotonic()
         """When it last looked after all that it has to (monotonic seconds), with whatever success."""
@@ -99,7 +101,13 @@ class Supervisor:
             if row.origin in self._connections:  # lost without notice, and taken again
                 self._drop(row.origin)
             connection = Connection(
-                self._context, self._pipeline, self._executor, row=row, owner=self._name, opening=self._opening
+                self._context,
+                self._pipeline,
+                self._executor,
+                row=row,
+                owner=self._name,
+                opening=self._opening,
+                jitter=self._jitter,
             )
             task = asyncio.get_running_loop().create_task(self._keep(row.origin, connection))
             self._connections[row.origin] = (connection, task)

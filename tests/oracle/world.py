@@ -184,7 +184,7 @@ class World:
             mock.patch.object(host_job, "Pace", partial(host_job.Pace, clock=self.seconds)),
             *(
                 mock.patch.object(module, "random", SimpleNamespace(Random=lambda: random.Random(self.random.random())))
-                for module in (subscriber.connection, subscriber.leases)
+                for module in (subscriber.supervisor, subscriber.leases)
             ),
             *(
                 mock.patch.object(module, "uuid", SimpleNamespace(uuid4=lambda: UUID(int=self.random.getrandbits(128))))
