@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -32,6 +33,8 @@ from infra.local.supervisor import Log, Part, Supervisor
 
 SUBSCRIBER_PATIENCE = 22.0
 """The subscriber promises to have saved its cursors 20 seconds after SIGTERM."""
+ENVIRONMENT = "environment"
+"""Of the state folder: what the operator's commands need."""
 READY_WITHIN = 120.0
 HINTS = """
   atcr-discovery is ready on {url}    (Ctrl-C stops it; its state is in {folder})
@@ -39,6 +42,7 @@ HINTS = """
   curl '{url}/xrpc/_health'
   curl '{url}/xrpc/com.atproto.sync.requestCrawl' -H 'content-type: application/json' -d '{{"hostname": "hold01.atcr.io"}}'
   curl '{url}/xrpc/com.atproto.sync.listReposByCollection?collection=io.atcr.hold.captain'
+  . {folder}/environment && .venv/bin/python -m chalicelib.cli --help
 """
 
 
@@ -110,6 +114,7 @@ def start(
     if not environment.get("AWS_ENDPOINT_URL"):
         start_engine(stack, options.engine, folder, environment)
     environment["DISCOVERY_QUEUE_URL"] = made(environment).queue_url
+    write_environment(folder / ENVIRONMENT, environment)
     app = ("--app", options.app)
     for name, arguments, patience in (
         ("api", ("infra.local.http", "--address", options.address, "--port", str(port), *app), 5.0),
@@ -119,6 +124,13 @@ def start(
         stack.start(Part(name, engines.child_command(*arguments), environment, patience))
     url = f"http://127.0.0.1:{port}"
     threading.Thread(target=_say_when_ready, args=(stack.log, url, folder, stopped), daemon=True).start()
+
+
+def write_environment(file: Path, environment: Mapping[str, str]) -> None:
+    """Leave what a shell needs to give orders to this stack (``. FILE``), for nobody but its owner."""
+    wanted = {name: value for name, value in environment.items() if name.startswith(("AWS_", "DISCOVERY_"))}
+    file.touch(mode=0o600)
+    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(wanted.items())))
 
 
 def start_engine(stack: Supervisor, kind: str, folder: Path, environment: dict[str, str]) -> None:
