@@ -12,10 +12,12 @@ from chalicelib.atproto.crypto import parse_did_key
 from chalicelib.atproto.events import CommitEvent, decode_frame
 from chalicelib.atproto.repo import verify_commit
 from chalicelib.atproto.scope import Scope
+from subscriber import memory
 
 
 def ours(count: int) -> Run:
     told = _frames(count)
+    memory.prepare()  # as the subscriber does
     key, scope = parse_did_key(KEY.did_key), Scope.parse("io.atcr.*")
 
     def run() -> tuple[Any, dict[str, float]]:

@@ -26,7 +26,7 @@ _NAMES = "holds.atcr.io"
 def ours(count: int) -> Run:
     import uvloop
 
-    from subscriber.garbage import collect_the_young
+    from subscriber import memory
     from subscriber.supervisor import Supervisor
 
     allow_many_files()
@@ -50,7 +50,7 @@ def ours(count: int) -> Run:
             writer=SimpleNamespace(load_many=lambda _: {}),
         )
         supervisor = Supervisor(surroundings)
-        collect_the_young()
+        memory.prepare()
         running = asyncio.create_task(supervisor.run())
         watch = _Watch()
         watching = asyncio.create_task(watch.run())

@@ -35,8 +35,11 @@ HOST = "relay.atcr.io"
 def ours(count: int, ours_every: int, rate: int) -> Run:
     import uvloop
 
+    from subscriber import memory
     from subscriber.connection import Connection
     from subscriber.pipeline import Pipeline
+
+    memory.prepare()
 
     _, port, context = connect_to("bench.sender", count, ours_every, rate)
     last = frames.FIRST_SEQ + count - 1

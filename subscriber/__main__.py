@@ -11,7 +11,7 @@ import time
 import uvloop
 
 from chalicelib import process, settings
-from subscriber.garbage import collect_the_young
+from subscriber import memory
 from subscriber.healthy import answering
 from subscriber.supervisor import Supervisor
 
@@ -19,7 +19,7 @@ from subscriber.supervisor import Supervisor
 async def main() -> None:
     """Run one subscriber with the settings of the environment."""
     supervisor = Supervisor(process.context())
-    collect_the_young()
+    memory.prepare()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, supervisor.stop)
