@@ -35,7 +35,7 @@ from chalicelib.crawl.repo_job import Deadline, sync_repo
 from chalicelib.index import repo_state
 from chalicelib.index.errors import JobLost
 from chalicelib.index.hosts import STOPPED, HostCrawl
-from chalicelib.index.tables import RepoRow
+from chalicelib.index.tables import HostRow, RepoRow
 from chalicelib.telemetry import log
 
 PAGE = 500
@@ -54,9 +54,8 @@ STREAM_LAG_MS = 2 * 60 * 1000
 def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> None:
     """Walk through the host's repos, from where the last job stopped. A remote's failure ends up on the host's row; only our
     own faults raise. ``refresh``: fetch the DID documents of a host with few repos again."""
-    if not _is_let_in(context, origin):
-        return
-    crawl = context.hosts.claim_crawl(origin)
+    row = _let_in(context, origin)
+    crawl = None if row is None else context.hosts.claim_crawl(origin, row)
     if crawl is None:
         return
     walk = _HostCrawl(context, crawl, refresh)
@@ -75,24 +74,24 @@ def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> No
         log("host-failed", host=str(origin), error=str(error))
 
 
-def _is_let_in(context: Context, origin: Origin) -> bool:
-    """Whether the host may be crawled. After a ban, and after its end, its repos are asked to follow first."""
+def _let_in(context: Context, origin: Origin) -> HostRow | None:
+    """The row of the host, if it may be crawled. After a ban, and after its end, its repos are asked to follow first."""
     hosts = context.hosts
     if (domain := context.bans.of(origin)) and hosts.ban(origin, by=domain, at=context.clock()):
         log("host-banned", host=str(origin), by=domain)
     row = hosts.load(origin)
     if row is None:
-        return False
+        return None
     banned = row.status == "banned"
     if row.withheld_at is not None:
         if not _ask_repos(context, origin, banned):
-            return False  # the host is still due
+            return None  # the host is still due
         # A job that began before the ban may still land a repo that nothing was known of.
         settled_at = int(row.withheld_at + 1000 * (context.settings.job_seconds + context.settings.job_lease_seconds))
         hosts.withheld(row, again_at=settled_at if banned and settled_at > context.clock() else None)
     elif row.status in STOPPED and row.due_at is not None:
         hosts.withheld(row)
-    return row.status not in STOPPED
+    return row if row.status not in STOPPED else None
 
 
 def _ask_repos(context: Context, origin: Origin, banned: bool) -> bool:

@@ -244,9 +244,10 @@ class Hosts:
 
     # -- crawl jobs
 
-    def claim_crawl(self, origin: Origin) -> HostCrawl | None:
-        """Take the right to crawl this host, going on where the last job stopped. ``None``: unknown, or a job is at it."""
-        row = self.load(origin)
+    def claim_crawl(self, origin: Origin, row: HostRow | None = None) -> HostCrawl | None:
+        """Take the right to crawl this host, going on where the last job stopped. ``None``: unknown, or a job is at it.
+        ``row``: as it was a moment ago."""
+        row = row or self.load(origin)
         now = self._clock()
         if row is None or row.status in STOPPED or (row.crawl_job is not None and row.crawl_until > now):
             return None

@@ -36,7 +36,9 @@ def hold(context: Context, sim: SimulatorThread) -> Host:
 
 @pytest.fixture
 def run(context: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(logging.getLogger("discovery"), "handlers", [])  # those of a test before this one
+    monkeypatch.setattr(
+        logging.getLogger("discovery"), "propagate", False
+    )  # a test before this one may have set up logs
 
     def run(*arguments: str) -> tuple[int, list[Any]]:
         status = cli.main(list(arguments), context)

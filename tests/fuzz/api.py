@@ -169,7 +169,10 @@ def _alone() -> Iterator[None]:
         )
     )
     now = settings.read({})
-    context = SimpleNamespace(settings=now, hosts=_Hosts(), door=door, queue=SimpleNamespace(send=queue.to_body))
+    bans = SimpleNamespace(of=lambda origin: None)
+    context = SimpleNamespace(
+        settings=now, hosts=_Hosts(), bans=bans, door=door, queue=SimpleNamespace(send=queue.to_body)
+    )
     reader = Reader(_Rows(), "t")
     with (
         patch.object(settings, "current", lambda: now),
