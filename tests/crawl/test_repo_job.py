@@ -40,6 +40,15 @@ def sync(context: Context, did: str, listed_by: Origin | None = None) -> Outcome
     return sync_repo(context, Did(did), deadline=Deadline(60), listed_by=listed_by, ask=listed_by is not None)
 
 
+def landed_with_a_clock(make_context: MakeContext, did: Did) -> tuple[Context, Clock]:
+    """A repo that is indexed, and is deleted an hour after it was first said to be gone."""
+    context, clock = make_context(GONE_HOURS="1", FAILURE_CAP_SECONDS="1"), Clock()
+    context.clock = context.writer._clock = clock
+    context.writer.ask(did)
+    assert sync(context, did) is Outcome.LANDED
+    return context, clock
+
+
 def test_a_repo_that_only_another_host_lists_is_refused(
     make_context: MakeContext, hold: Host, stranger: Origin
 ) -> None:
@@ -74,12 +83,7 @@ def test_what_its_own_host_asks_for_during_a_refusal_is_done(
 def test_a_repo_that_its_host_says_it_does_not_have_is_deleted_after_a_while(
     make_context: MakeContext, sim: SimulatorThread, hold: Host
 ) -> None:
-    context = make_context(GONE_HOURS="1", FAILURE_CAP_SECONDS="1")
-    clock = Clock()
-    context.clock = context.writer._clock = clock
-    did = Did(hold.did)
-    context.writer.ask(did)
-    assert sync(context, did) is Outcome.LANDED
+    context, clock = landed_with_a_clock(make_context, did := Did(hold.did))
     account = hold.accounts.pop(did)
 
     def look(after: float) -> str:
@@ -122,12 +126,7 @@ def test_a_host_that_cannot_be_reached_deletes_nothing(
 def test_a_did_that_the_directory_does_not_know_any_more_is_deleted_after_a_while(
     make_context: MakeContext, sim: SimulatorThread, hold: Host
 ) -> None:
-    context = make_context(GONE_HOURS="1", FAILURE_CAP_SECONDS="1")
-    clock = Clock()
-    context.clock = context.writer._clock = clock
-    did = Did(hold.did)
-    context.writer.ask(did)
-    assert sync(context, did) is Outcome.LANDED
+    context, clock = landed_with_a_clock(make_context, did := Did(hold.did))
     del sim.net.identities.documents[did]
     for after, outcome in ((0, Outcome.FAILED), (HOUR - 1, Outcome.FAILED), (1, Outcome.STATUS)):
         clock.now += after
