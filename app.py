@@ -8,7 +8,7 @@ from typing import Any
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
 from chalicelib import metrics, process, settings
-from chalicelib.api import crawling, health, listing, repo_status, xrpc
+from chalicelib.api import methods, xrpc
 
 MAX_CRAWLS = 10
 """Crawl jobs that run at a time."""
@@ -30,34 +30,9 @@ def answer_in_xrpc(request: Request | None, get_response: Callable[[Any], Respon
     return xrpc.answered(request, get_response)
 
 
-@app.route("/xrpc/com.atproto.sync.requestCrawl", **xrpc.ROUTE)
-def request_crawl() -> Response:
-    return xrpc.procedure(app, crawling.request_crawl)
-
-
-@app.route("/xrpc/com.atproto.sync.listReposByCollection", **xrpc.ROUTE)
-def list_repos_by_collection() -> Response:
-    return xrpc.query(app, listing.list_repos_by_collection)
-
-
-@app.route("/xrpc/com.atproto.sync.getRepoStatus", **xrpc.ROUTE)
-def get_repo_status() -> Response:
-    return xrpc.query(app, repo_status.get_repo_status)
-
-
-@app.route("/xrpc/io.atcr.discovery.getRepoStatus", **xrpc.ROUTE)
-def get_repo_status_here() -> Response:
-    return xrpc.query(app, repo_status.get_repo_status_here)
-
-
-@app.route("/xrpc/_health", **xrpc.ROUTE)
-def report_health() -> Response:
-    return xrpc.query(app, health.health)
-
-
 @app.route("/xrpc/{nsid}", **xrpc.ROUTE)
-def unknown_method(nsid: str) -> Response:
-    return xrpc.unknown(app, nsid)
+def method(nsid: str) -> Response:
+    return methods.call(app, nsid)
 
 
 @app.on_sqs_message(queue=settings.current().queue_name, batch_size=1, maximum_concurrency=MAX_CRAWLS)

@@ -19,6 +19,7 @@ from typing import Any
 
 import boto3
 
+from bench import gateway
 from bench.harness import SIZE, Bench, Contender, Figure, Run, Target
 from infra import package, provision
 from infra.local import engines
@@ -26,7 +27,7 @@ from infra.local import engines
 CACHE = package.ROOT / ".local" / "bench" / "cold-start"
 COLLECTION = "io.atcr.hold.captain"
 DIDS = [f"did:plc:{number:024d}" for number in range(20)]
-PATH = "/xrpc/com.atproto.sync.listReposByCollection"
+METHOD = "com.atproto.sync.listReposByCollection"
 NEEDLESS = ("boto3", "cbor2", "coincurve", "cryptography", "httpx", "multiformats", "pynamodb", "websockets")
 """Packages that the handler does not need."""
 
@@ -49,8 +50,8 @@ class Listing(Model):
     key = UnicodeAttribute(range_key=True)
 
 
-@app.route("/xrpc/com.atproto.sync.listReposByCollection")
-def list_repos():
+@app.route("/xrpc/{nsid}")
+def list_repos(nsid):
     rows = Listing.query(app.current_request.query_params["collection"], limit=500, consistent_read=True)
     return {"repos": [{"did": row.key.partition("#")[2]} for row in rows]}
 """
@@ -88,12 +89,10 @@ def start(kind: str) -> Run:
         with zipfile.ZipFile(package_file) as zipped:
             zipped.extractall(folder)
         command = [str(python), "-I", "-S", "-B", "-c", _START, str(folder)]
-    environment = _listing()
+    environment, asked = _listing(), json.dumps(gateway.event("GET", METHOD, {"collection": [COLLECTION]}))
 
     def run() -> tuple[Any, dict[str, float]]:
-        done = subprocess.run(
-            [*command, json.dumps(_event())], env=environment, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([*command, asked], env=environment, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout)
         figures = {name: found[name] for name in ("cpu_ms", "imports_ms", "wall_ms")}
         repos = json.loads(found["answer"]["body"])["repos"]
@@ -135,24 +134,6 @@ def _listing() -> dict[str, str]:
         item = {"collection": {"S": COLLECTION}, "key": {"S": f"{number:016d}#{did}"}}
         dynamodb.put_item(TableName="bench-listings", Item=item)
     return engine.environment | {"DISCOVERY_TABLE_PREFIX": made.prefix, "DISCOVERY_QUEUE_URL": made.queue_url}
-
-
-def _event() -> dict[str, Any]:
-    """What the gateway sends."""
-    return {
-        "resource": PATH,
-        "path": PATH,
-        "httpMethod": "GET",
-        "headers": {},
-        "multiValueHeaders": {},
-        "queryStringParameters": {"collection": COLLECTION},
-        "multiValueQueryStringParameters": {"collection": [COLLECTION]},
-        "pathParameters": None,
-        "stageVariables": None,
-        "requestContext": {"httpMethod": "GET", "resourcePath": PATH, "identity": {"sourceIp": "198.51.100.7"}},
-        "body": None,
-        "isBase64Encoded": False,
-    }
 
 
 def check(name: str, result: Any) -> None:

@@ -24,12 +24,13 @@ from typing import Any
 
 import boto3
 
+from bench import gateway
 from bench.harness import SIZE, Bench, Contender, Figure, Run, Target, sized
 from infra import provision
 from infra.local import engines
 
 PAGE = 500
-PATH = "/xrpc/com.atproto.sync.listReposByCollection"
+METHOD = "com.atproto.sync.listReposByCollection"
 PREFIX = "bench"
 PLACES = ("first", "middle", "last")
 BEGINNING = 1_767_225_600_000_000
@@ -79,19 +80,7 @@ def pages(sizes: list[int], rounds: int) -> Run:
         if passed := before(size, place, limit):
             position = {collection(size): BEGINNING + passed - 1}
             query["cursor"] = [listing.encode_cursor(position, [collection(size)])]
-        return {
-            "resource": PATH,
-            "path": PATH,
-            "httpMethod": "GET",
-            "headers": {},
-            "multiValueHeaders": {},
-            "multiValueQueryStringParameters": query,
-            "pathParameters": None,
-            "stageVariables": None,
-            "requestContext": {"httpMethod": "GET", "resourcePath": PATH, "identity": {"sourceIp": "198.51.100.7"}},
-            "body": None,
-            "isBase64Encoded": False,
-        }
+        return gateway.event("GET", METHOD, query)
 
     def run() -> tuple[Any, dict[str, float]]:
         taken: dict[str, list[float]] = {}

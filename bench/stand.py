@@ -21,6 +21,7 @@ from typing import Any
 import boto3
 from botocore.client import BaseClient
 
+from bench import gateway
 from infra import provision
 from infra.local import engines
 from simulator.clock import Clock
@@ -208,23 +209,8 @@ class Stand:
 
     def call(self, method: str, name: str, body: Any = None, **query: str) -> Any:
         """An API call, through the handler that the gateway calls; its decoded body."""
-        path = f"/xrpc/com.atproto.sync.{name}"
-        answer = self.app.app(
-            {
-                "resource": path,
-                "path": path,
-                "httpMethod": method,
-                "headers": {"content-type": "application/json"},
-                "multiValueHeaders": {},
-                "multiValueQueryStringParameters": {key: [value] for key, value in query.items()} or None,
-                "pathParameters": None,
-                "stageVariables": None,
-                "requestContext": {"httpMethod": method, "resourcePath": path, "identity": {"sourceIp": "127.0.0.1"}},
-                "body": None if body is None else json.dumps(body),
-                "isBase64Encoded": False,
-            },
-            None,
-        )
+        parameters = {key: [value] for key, value in query.items()}
+        answer = self.app.app(gateway.event(method, f"com.atproto.sync.{name}", parameters, body), None)
         assert answer["statusCode"] == 200, answer
         return json.loads(answer["body"]) if answer["body"] else None
 

@@ -1,7 +1,7 @@
-"""XRPC over HTTP: which verb a method takes, its parameters, and errors as ``{"error": Name, "message": text}``.
+"""XRPC over HTTP: the parameters of a method, and errors as ``{"error": Name, "message": text}``.
 
-    request -> answered( verb -> view -> Response ) -> response
-                 |         `---------`---- XrpcFailure and whatever Chalice refuses
+    request -> answered( methods.call -> view -> Response ) -> response
+                 |         `---------------`---- XrpcFailure and whatever Chalice refuses
                  `-- one shape for every error; CORS on what is read
 
 Specification: https://atproto.com/specs/xrpc
@@ -13,9 +13,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from chalice.app import Chalice, ChaliceUnhandledError, Request, Response
+from chalice.app import ChaliceUnhandledError, Request, Response
 
 MAX_PARAMETER = 2048
 """Characters in one value of a parameter."""
@@ -50,38 +50,6 @@ def invalid_request(message: str) -> XrpcFailure:
 
 
 # -- requests
-
-
-def query(app: Chalice, view: View) -> Response:
-    """Answer the request to ``app`` for a method that reads: GET."""
-    return _with_verb("GET", app, view)
-
-
-def procedure(app: Chalice, view: View) -> Response:
-    """Answer the request to ``app`` for a method that changes something: POST."""
-    return _with_verb("POST", app, view)
-
-
-def unknown(app: Chalice, nsid: str) -> Response:
-    """Answer the request to ``app`` for a method that there is not."""
-    if _request(app).method == "OPTIONS":  # so that a page in a browser sees the answer that it then gets
-        return Response("", {"Allow": "GET, OPTIONS"}, 204)
-    raise XrpcFailure(501, "MethodNotImplemented", f"this service has no method {shown(nsid)}")
-
-
-def _with_verb(verb: str, app: Chalice, view: View) -> Response:
-    request, allow = _request(app), f"{verb}, OPTIONS"
-    if request.method == "OPTIONS":
-        return Response("", {"Allow": allow}, 204)
-    if request.method != verb:
-        method = request.path.rpartition("/")[2]
-        message = f"{method} is called with {verb}, not {request.method}"
-        raise XrpcFailure(405, "MethodNotAllowed", message, {"Allow": allow})
-    return view(request)
-
-
-def _request(app: Chalice) -> Request:
-    return cast(Request, app.current_request)  # there is one while a view runs
 
 
 class Parameters:

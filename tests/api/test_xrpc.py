@@ -11,7 +11,7 @@ from chalice.app import Response
 from chalice.deploy.validate import validate_routes
 from chalice.test import Client
 
-from chalicelib.api import listing, xrpc
+from chalicelib.api import listing, methods, xrpc
 from chalicelib.api.xrpc import XrpcFailure
 from tests.api.conftest import Api
 
@@ -158,8 +158,14 @@ def test_the_type_of_content_of_a_read_does_not_matter(api: Api) -> None:
 def test_chalice_deploys_these_routes(bare_api: Api) -> None:
     routes = {path: methods for path, methods in bare_api.app.routes.items() if methods}
     validate_routes(routes)
-    statuses = {f"/xrpc/{authority}.getRepoStatus" for authority in ("com.atproto.sync", "io.atcr.discovery")}
-    assert routes.keys() == {HEALTH, LISTING, CRAWL, *statuses, "/xrpc/{nsid}"}
+    assert routes.keys() == {"/xrpc/{nsid}"}
+
+
+@pytest.mark.parametrize("nsid", methods.METHODS)
+def test_every_method_has_a_view(nsid: str) -> None:
+    method = methods.METHODS[nsid]
+    assert method.verb in ("GET", "POST")
+    assert callable(method.load())
 
 
 def test_it_works_in_the_test_client_of_chalice(api: Api) -> None:

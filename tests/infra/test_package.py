@@ -65,7 +65,7 @@ def test_a_template_of_chalice_has_the_whole_service(tmp_path: Path) -> None:
         "Survey": {"Schedule": "rate(1 hour)"},
     }
     api = resources["RestAPI"]["Properties"]["DefinitionBody"]
-    assert "/xrpc/com.atproto.sync.listReposByCollection" in api["paths"]
+    assert "/xrpc/{nsid}" in api["paths"]
     assert api["x-amazon-apigateway-gateway-responses"] == gateway.responses()
     assert resources["ApiGatewayCustomDomainMapping"]["DependsOn"] == "RestAPIt1Stage"
 
