@@ -154,6 +154,12 @@ class Settings:
         900, 0.1, 24 * 3600, "Longest back-off between two attempts to open a stream"
     )
     max_frame_bytes: int = _integer(6_000_000, 1_000, 10**9, "Largest stream frame; the protocol's limit is 5 MB")
+    stream_frames_per_second: float = _seconds(
+        1_000, 1, 10**9, "Frames a second that are read of one host's stream; ten seconds' worth may come at once"
+    )
+    stream_bytes_per_second: float = _seconds(
+        10_000_000, 10_000, 10**12, "Bytes a second that are read of one host's stream; set both high to follow a relay"
+    )
     queued_commits: int = _integer(1000, 1, 10**6, "Commits of one repo that wait in memory while it is crawled")
     stream_workers: int = _integer(16, 1, 256, "Threads of the subscriber that write to the tables")
     strict_prev_data: bool = _setting(

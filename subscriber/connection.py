@@ -36,6 +36,7 @@ from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
 from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
+from subscriber.budget import StreamBudget
 from subscriber.cursor import CursorTracker
 from subscriber.pipeline import Pipeline, RepoEvent, Unreadable
 
@@ -87,6 +88,7 @@ class Connection:
         self._owner = owner
         self._opening = opening
         self.origin = Origin.parse_key(row.origin)
+        self._budget = StreamBudget(row.origin, context.settings)
         self._tracker = CursorTracker(_whole(row.cursor))
         self._last_seq: int | None = None
         self._open_bytes = 0
@@ -153,6 +155,7 @@ class Connection:
                     open_timeout=settings.connect_seconds,
                     ping_interval=settings.ping_seconds,
                     ping_timeout=settings.ping_seconds,
+                    pace=self._budget.spend,
                 )
                 socket = await closing.enter_async_context(opened)
             await self._note(None)

@@ -189,11 +189,13 @@ class Door:
         close_timeout: float = 5.0,
         ping_interval: float = 30.0,
         ping_timeout: float = 30.0,
+        pace: Callable[[int, int], float] = lambda frames, size: 0.0,
     ) -> AbstractAsyncContextManager[Websocket]:
         """A websocket, without compression, closed at the end of the context. Redirects are refused.
 
         What waits in memory is what one read brought (``READ_BYTES``) and a message that is not yet whole (at most
-        ``max_message`` bytes); then the sender has to wait. A remote that leaves a ping unanswered for ``ping_timeout``
+        ``max_message`` bytes); then the sender has to wait. ``pace`` is told how many frames and bytes were read, and says
+        for how many seconds nothing more is to be read. A remote that leaves a ping unanswered for ``ping_timeout``
         seconds is cut off. Raises the errors named above.
         """
         from chalicelib.atproto.websocket import open_websocket  # the backfill starts sooner without
@@ -206,6 +208,7 @@ class Door:
             close_timeout=close_timeout,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
+            pace=pace,
         )
 
     # What may be opened: for HTTP and websockets alike

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -31,6 +32,11 @@ LITTLE_BYTES: Final = 240 * 1024
 """Messages of less than that come singly: then waiting for more saves more than it costs."""
 GATHER_SECONDS: Final = 0.02
 """How long what comes singly is gathered. To be woken for a frame costs ten times as much as to skip it."""
+MAX_SMALL: Final = 1_000
+"""Pings, pongs and fragments in what is read at once: the library is slow with them. Nobody needs so many."""
+
+Pace = Callable[[int, int], float]
+"""Told that so many frames and bytes were read, says for how many seconds nothing more is to be read."""
 
 _SCHEMES: Final = ("wss", "ws")
 _MESSAGE: Final = 0x82
@@ -73,28 +79,33 @@ class Websocket:
             return BadResponse(f"{self._origin} sent a text message")
         if ours in (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA):
             return BadResponse(f"{self._origin} broke the websocket protocol")
+        if ours == CloseCode.POLICY_VIOLATION:
+            return BadResponse(f"{self._origin} sent more pings and fragments than messages can need")
         return Unreachable(f"the websocket of {self._origin} closed: {printable(str(closed))}")
 
 
 class Connection(ClientConnection):
-    """The library's connection, except for messages: they come in lists, and while some wait nothing is read."""
+    """The library's connection, except for messages: they come in lists, and while some wait nothing is read. Nor is while
+    ``pace`` says so."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, pace: Pace, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._pace = pace
         self.waiting: list[bytes] = []
         """Messages that came since the last were given."""
         self._fragments = bytearray()
         self._arrived: asyncio.Future[None] | None = None
         self._is_paused = False
-        self._came_singly = False
+        self._on_time = 0.0
+        """Until then nothing is read (the loop's time), once it is paused."""
 
     async def messages(self) -> list[bytes]:
         """All that wait, at least one. Raises ConnectionClosed where no more can come."""
-        if self._is_paused and not self.waiting:
-            if self._came_singly:
-                await asyncio.sleep(GATHER_SECONDS)
-            self._resume()
         while not self.waiting:
+            if self._is_paused:
+                if (wait := self._on_time - self.loop.time()) > 0:
+                    await asyncio.sleep(wait)
+                self._resume()
             if self.protocol.state is not OPEN:
                 await self.close()  # in good order where that is possible, and soon
                 raise self.close_exc
@@ -103,13 +114,16 @@ class Connection(ClientConnection):
         messages, self.waiting = self.waiting, []
         return messages
 
-    def hand_over(self, size: int) -> None:
-        """So many bytes were read: wake the reader if there is something for it, and read no more until it asks."""
-        if self.waiting and not self._is_paused:
+    def hand_over(self, frames: int, size: int) -> None:
+        """So many frames and bytes were read: wake the reader, which asks for more when it has dealt with them and they are
+        not too many."""
+        wait = self._pace(frames, size)
+        is_open = self.protocol.state is OPEN
+        if is_open and (self.waiting or wait > 0) and not self._is_paused:
             self.transport.pause_reading()
             self._is_paused = True
-            self._came_singly = size < LITTLE_BYTES
-        if self._arrived and not self._arrived.done() and (self.waiting or self.protocol.state is not OPEN):
+            self._on_time = self.loop.time() + max(wait, GATHER_SECONDS if size < LITTLE_BYTES else 0)
+        if self._arrived and not self._arrived.done() and (self._is_paused or not is_open):
             self._arrived.set_result(None)
 
     def _resume(self) -> None:
@@ -135,7 +149,7 @@ class Connection(ClientConnection):
         self.protocol.parser.close()  # it refers to itself, and would keep all until the garbage is collected
         if self.protocol.parser_exc is not None:
             self.protocol.parser_exc.__traceback__ = None
-        self.hand_over(0)
+        self.hand_over(0, 0)
 
     def pause_writing(self) -> None:
         """Only pings and pongs are written. Who reads none of them would have us keep them."""
@@ -173,6 +187,7 @@ class Frames(asyncio.BufferedProtocol):
         connection, received = self._connection, self._received
         received += _shared.buffer[:nbytes]
         protocol = connection.protocol
+        frames = 0
         if protocol.state is CONNECTING and not self._by_library:
             end = received.find(_END_OF_HEAD)
             if end < 0 and len(received) < _MAX_HEAD:
@@ -180,18 +195,19 @@ class Frames(asyncio.BufferedProtocol):
             self._by_library = end < 0
             self._pass_on(end + len(_END_OF_HEAD))
         if protocol.state is OPEN and not self._by_library:
-            self._cut()
+            frames = self._cut()
         if protocol.state is not OPEN or self._by_library:
             self._pass_on(len(received))
-        connection.hand_over(nbytes)
+        connection.hand_over(frames, nbytes)
 
-    def _cut(self) -> None:
-        """Take the frames that are whole, up to one that the library has to refuse."""
+    def _cut(self) -> int:
+        """Take the frames that are whole, up to one that the library has to refuse. Returns how many."""
         connection, received = self._connection, self._received
         protocol, waiting = connection.protocol, connection.waiting
         limit = cast(int, protocol.max_message_size)
         is_fragmented = protocol.current_size is not None
         at, end = 0, len(received)
+        before, small = len(waiting), 0
         with memoryview(received) as view:
             while end - at >= 2:
                 first, second = received[at], received[at + 1]
@@ -209,11 +225,17 @@ class Frames(asyncio.BufferedProtocol):
                 if first == _MESSAGE and not is_fragmented:
                     waiting.append(bytes(view[begin:at]))
                 else:
+                    small += 1
+                    if small > MAX_SMALL:
+                        protocol.fail(CloseCode.POLICY_VIOLATION)
+                        connection.send_data()
+                        break
                     connection.data_received(bytes(view[frame:at]))
                     if protocol.state is not OPEN:
                         break
                     is_fragmented = protocol.current_size is not None
         del received[:at]
+        return len(waiting) - before + small
 
     def _pass_on(self, size: int) -> None:
         """Give the library the first bytes of what is here, whatever they are."""
@@ -260,6 +282,7 @@ async def open_websocket(
     close_timeout: float,
     ping_interval: float,
     ping_timeout: float,
+    pace: Pace,
 ) -> AsyncIterator[Websocket]:
     """See Door.websocket."""
     target = door.vet(url, _SCHEMES)
@@ -269,7 +292,7 @@ async def open_websocket(
         "ping_interval": ping_interval,
         "ping_timeout": ping_timeout,
         "compression": None,
-        "create_connection": Connection,
+        "create_connection": partial(Connection, pace=pace),
         "proxy": None,
         "user_agent_header": door.user_agent,
     }

@@ -18,7 +18,7 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
-from chalicelib.atproto.websocket import READ_BYTES, Connection
+from chalicelib.atproto.websocket import GATHER_SECONDS, MAX_SMALL, READ_BYTES, Connection, Pace
 
 LIMIT = 300
 
@@ -73,9 +73,9 @@ def open_protocol() -> tuple[ClientProtocol, bytes]:
     )
 
 
-def opened() -> tuple[Connection, Transport, bytes]:
+def opened(pace: Pace = lambda frames, size: 0) -> tuple[Connection, Transport, bytes]:
     protocol, answer = open_protocol()
-    connection, transport = Connection(protocol, ping_interval=None, close_timeout=0.01), Transport()
+    connection, transport = Connection(protocol, ping_interval=None, close_timeout=0.01, pace=pace), Transport()
     connection.connection_made(transport)
     return connection, transport, answer
 
@@ -178,9 +178,9 @@ def test_however_bytes_are_cut_it_is_what_the_library_makes_of_them(stream: list
     asyncio.run(test())
 
 
-def run(test: Callable[[Connection, Transport], Any]) -> None:
+def run(test: Callable[[Connection, Transport], Any], pace: Pace = lambda frames, size: 0) -> None:
     async def opening() -> None:
-        connection, transport, answer = opened()
+        connection, transport, answer = opened(pace)
         transport.receive(answer)
         assert connection.protocol.state is OPEN
         await test(connection, transport)
@@ -204,6 +204,56 @@ def test_while_messages_wait_nothing_more_is_read(message: bytes) -> None:
             await asyncio.sleep(0)
         transport.receive(many)
         assert len(await again) > 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("sent", "frames"), [(frame(0x82, b"xy") * 3, 3), (frame(0x89) * 3, 3), (frame(0x02, b"xy"), 1)]
+)
+def test_while_the_pace_says_so_nothing_more_is_read(sent: bytes, frames: int) -> None:
+    told: list[tuple[int, int]] = []
+
+    def pace(frames: int, size: int) -> float:
+        told.append((frames, size))
+        return 3600 if frames else 0
+
+    async def test(connection: Connection, transport: Transport) -> None:
+        transport.receive(sent)
+        assert told[-1] == (frames, len(sent))
+        assert transport.is_paused
+        if connection.waiting:
+            await connection.messages()
+        reader = asyncio.ensure_future(connection.messages())
+        await asyncio.sleep(2 * GATHER_SECONDS)
+        assert transport.is_paused
+        reader.cancel()
+
+    run(test, pace)
+
+
+def test_a_host_over_its_pace_can_still_open_a_websocket() -> None:
+    async def test() -> None:
+        connection, transport, answer = opened(lambda frames, size: 3600)
+        transport.receive(answer[:50])
+        assert not transport.is_paused
+        transport.receive(answer[50:])
+        assert connection.protocol.state is OPEN
+        assert transport.is_paused
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("small", [frame(0x89), frame(0x8A), frame(0x00)])
+def test_a_flood_of_pings_or_fragments_is_given_up(small: bytes) -> None:
+    async def test(connection: Connection, transport: Transport) -> None:
+        transport.receive(frame(0x82, b"before") + frame(0x02) + small * (MAX_SMALL - 1))
+        assert not connection.protocol.close_sent
+        transport.receive(small * (READ_BYTES // len(small)))
+        assert connection.protocol.close_sent
+        assert connection.protocol.close_sent.code == CloseCode.POLICY_VIOLATION
+        assert len(transport.written) <= 2 * MAX_SMALL + 1
+        assert await connection.messages() == [b"before"]
 
     run(test)
 
