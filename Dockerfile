@@ -3,13 +3,12 @@
 #   machine                                           the whole service on one machine, for docker-compose.yaml
 FROM python:3.13.9-slim-trixie AS build
 WORKDIR /build
-COPY requirements.txt requirements-subscriber.txt constraints.txt ./
+COPY locks locks
 RUN python -m venv --without-pip /venv \
- && python -m pip --python /venv/bin/python install --no-cache-dir --only-binary :all: -c constraints.txt -r requirements-subscriber.txt
+ && python -m pip --python /venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: -r locks/subscriber.txt
 
 FROM build AS build-machine
-COPY requirements-local.txt ./
-RUN python -m pip --python /venv/bin/python install --no-cache-dir -c constraints.txt -r requirements-local.txt
+RUN python -m pip --python /venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: -r locks/local.txt
 
 FROM python:3.13.9-slim-trixie AS machine
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin discovery \

@@ -10,7 +10,7 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo backup restore deploy destroy test test-localstack soak fuzz bench lint format venv dynamodb-local constraints clean
+.PHONY: help run demo backup restore deploy destroy test test-localstack soak fuzz bench lint audit format venv dynamodb-local constraints locks clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench            all benches, beside others' ways to do the same; writes docs/benchmarks.md. BENCH=... says which"
 	@echo "make deploy STAGE=prod   brings a stage up in the AWS account of the environment; make destroy STAGE=prod takes it down"
 	@echo "make lint             ruff, mypy, cfn-lint, hadolint"
+	@echo "make audit            whether flaws are known of what is deployed (pip-audit)"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
 run: .venv/.run
@@ -70,6 +71,9 @@ lint: .venv/.dev
 	$(BIN)/cfn-lint infra/*.yaml
 	$(BIN)/hadolint Dockerfile
 
+audit: .venv/.dev
+	@$(BIN)/python -m infra.audit
+
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -112,6 +116,20 @@ constraints:
 	{ echo '# Every package that requirements-dev.txt and the others lead to. Written by `make constraints`.'; \
 	  .venv/closure/bin/python -m pip freeze; } > constraints.txt
 	rm -rf .venv/closure
+	$(MAKE) locks
+
+# What is deployed, with the hash of each file: for any platform, Python 3.11 and later. Chalice itself is not in the Lambdas' vendor/.
+LOCK := .venv/locking/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+        --custom-compile-command 'make locks' --constraints constraints.txt
+
+locks:
+	rm -rf .venv/locking && $(PYTHON) -m venv .venv/locking
+	.venv/locking/bin/python -m pip install --quiet uv==0.13.9
+	grep -v '^chalice==' requirements.txt | $(LOCK) - --output-file locks/lambda.txt
+	grep '^chalice==' requirements.txt | $(LOCK) - --output-file locks/chalice.txt
+	$(LOCK) requirements-subscriber.txt --output-file locks/subscriber.txt
+	$(LOCK) requirements-local.txt --output-file locks/local.txt
+	rm -rf .venv/locking
 
 clean:
 	rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .hypothesis infra/local/dynamodb-local/node_modules

@@ -38,9 +38,7 @@ _NO_STACK = "does not exist"
 _UNCHANGED = "No updates are to be performed"
 _IN_THE_IMAGE = (
     "Dockerfile",
-    "constraints.txt",
-    "requirements.txt",
-    "requirements-subscriber.txt",
+    "locks/subscriber.txt",
     "chalicelib",
     "subscriber",
 )

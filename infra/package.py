@@ -1,8 +1,9 @@
 """The Lambdas' zip: ``python -m infra.package OUT`` leaves ``deployment.zip`` and ``sam.json`` of ``chalice package`` in OUT.
 
 What Chalice would zip by itself starts slowly: no byte code, and 26 MB of descriptions of services that nobody here calls. So
-the project is copied, its dependencies are installed for the Lambda's platform into the copy's ``vendor/``, cut and compiled,
-and Chalice packages the copy. Byte code is of one version of Python, so it is made by that version: 3.13, or 3.12.
+the project is copied, its dependencies are installed for the Lambda's platform into the copy's ``vendor/``, each file by its
+hash in ``locks/``, cut and compiled, and Chalice packages the copy. Byte code is of one version of Python, so it is made by that
+version: 3.13, or 3.12.
 
     OUT/project/   app.py  chalicelib/  .chalice/config.json  requirements.txt (empty)
     OUT/project/vendor/   dependencies, with the byte code of everything, of Chalice's own files and of app.py too
@@ -25,7 +26,7 @@ from infra import gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 CHALICE = ROOT / ".chalice"
-CONSTRAINTS = ROOT / "constraints.txt"
+LOCKS = ROOT / "locks"
 TOOLS = ROOT / ".venv" / "package"
 VERSIONS = ("3.13", "3.12")
 """Of Python, the best first: runtimes of AWS Lambda for which all dependencies have wheels."""
@@ -57,12 +58,14 @@ def interpreter() -> str:
 
 def tools(folder: Path, *packages: str) -> Path:
     """The Python of a virtual environment in ``folder`` that has Chalice and ``packages``, made anew where it is older than
-    the constraints."""
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if not ready.exists() or ready.stat().st_mtime < CONSTRAINTS.stat().st_mtime:
+    Chalice's lock."""
+    python, ready, lock = folder / "bin" / "python", folder / "ready", LOCKS / "chalice.txt"
+    if not ready.exists() or ready.stat().st_mtime < lock.stat().st_mtime:
         shutil.rmtree(folder, ignore_errors=True)
         _run(interpreter(), "-m", "venv", str(folder))
-        _run(python, *_INSTALL, "chalice", *packages)
+        install(python, lock)
+        if packages:
+            _run(python, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), *packages)
         ready.touch()
     return python
 
@@ -131,18 +134,18 @@ def check(package: Path, python: Path, *, max_bytes: int = MAX_BYTES) -> None:
         _run(python, "-I", "-S", "-c", code)
 
 
-_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(CONSTRAINTS))
+def install(python: Path, lock: Path, *options: str) -> None:
+    """Install what is in a lock. Raises ``CannotPackage``, also where a file has none of the hashes that are in the lock for
+    it, or where one is needed that is not in the lock."""
+    how = ("--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
+    _run(python, "-m", "pip", "install", *how, *options)
 
 
 def _install(python: Path, vendor: Path, machine: str) -> None:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [
-        line for line in lines if line and not line.startswith(("#", "chalice=="))
-    ]  # Chalice brings its two files
     version = _run(python, "-c", "import sys; print(*sys.version_info[:2], sep='.')").strip()
     platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("_2_28", "_2_17", "2014")]
-    what = ("--only-binary", ":all:", "--implementation", "cp", "--python-version", version, "--no-compile", *platforms)
-    _run(python, *_INSTALL, *what, "--target", str(vendor), *wanted)
+    what = ("--implementation", "cp", "--python-version", version, "--no-compile", *platforms)
+    install(python, LOCKS / "lambda.txt", *what, "--target", str(vendor))
 
 
 def _cut(vendor: Path) -> None:
