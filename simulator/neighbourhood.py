@@ -12,6 +12,7 @@ from .clock import Clock
 from .host import HOLD, PDS, Account, Host, Shape, Status
 from .identity import Identities, PlcDirectory, new_did_plc
 from .keys import Curve
+from .relay import Relay
 from .repo import Record
 
 
@@ -27,6 +28,7 @@ class Neighbourhood:
         self.identities = Identities()
         self.plc = PlcDirectory(self.identities, plc_port)
         self.hosts: list[Host] = []
+        self.relays: list[Relay] = []
         self.homes: dict[str, Host] = {}
 
     async def __aenter__(self) -> Neighbourhood:
@@ -36,9 +38,8 @@ class Neighbourhood:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in self.hosts:
-            await host.close()
-        await self.plc.close()
+        for server in (*self.relays, *self.hosts, self.plc):
+            await server.close()
 
     # Growing
 
@@ -49,6 +50,14 @@ class Neighbourhood:
         if start:
             await host.start()
         return host
+
+    async def add_relay(self, *hosts: Host) -> Relay:
+        """A relay that follows ``hosts``."""
+        relay = Relay(self.identities, self.clock, random.Random(self.rng.random()))
+        self.relays.append(relay)
+        relay.follow(*hosts)
+        await relay.start()
+        return relay
 
     async def add_hold(
         self,

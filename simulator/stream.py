@@ -43,6 +43,8 @@ class Stream:
         self.trimmed_to = 0
         self.cursors: list[int | None] = []
         """The cursor of each connection that was ever made."""
+        self.heard_by: list[Callable[[bytes], None]] = []
+        """Who else is told of each event, at once and whatever the connections do: relays."""
         self._clock = clock
         self._inclusive = inclusive
         self._connections: set[_Connection] = set()
@@ -57,8 +59,7 @@ class Stream:
         self.seq += self.gap
         event = Event(self.seq, frame(self.seq, self._clock.timestamp()))
         if self._held is None:
-            self.backlog.append(event)
-            self.send(event.frame)
+            self._show(event)
         else:
             self._held.append(event)
         return event
@@ -81,8 +82,7 @@ class Stream:
         """Send what was held back, in another order (such as ``reversed``) or only some of it."""
         held, self._held = self._held or [], None
         for event in order(held):
-            self.backlog.append(event)
-            self.send(event.frame)
+            self._show(event)
 
     def trim(self, keep: int = 0) -> None:
         """Forget all of the backlog but the last events."""
@@ -122,6 +122,12 @@ class Stream:
         for connection in self._connections:
             connection.transport.resume_reading()
             connection.flowing.set()
+
+    def _show(self, event: Event) -> None:
+        self.backlog.append(event)
+        self.send(event.frame)
+        for hear in self.heard_by:
+            hear(event.frame)
 
     async def serve(
         self, request: web.BaseRequest, cursor: int | None, changed: Callable[[], Awaitable[None]]
