@@ -10,30 +10,16 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from chalicelib import settings
 from chalicelib.atproto.errors import InvalidSyntax
-from chalicelib.atproto.syntax import parse_did, parse_origin
-from chalicelib.crawl import orders
+from chalicelib.crawl import inspection, orders
 from chalicelib.crawl.context import Context
+from chalicelib.crawl.inspection import Entry, NotKnown, Page
 from chalicelib.crawl.orders import Busy, Refused
 from chalicelib.index.hosts import STATUSES
-
-HELP = {
-    "crawl": "crawl a host now, and forget its back-off; one that is not known is let in",
-    "resync": "compare a repo with the index record by record, with a newly fetched DID document",
-    "ban": "neither crawl nor follow a host, or all of a domain (*.example.com); its repos leave the listings",
-    "unban": "end a ban: the repos come back",
-    "pause": "neither crawl nor follow a host for a while; its repos stay listed",
-    "resume": "end a pause",
-    "takedown": "keep a DID out of all listings, whatever its host says",
-    "restore": "end a takedown",
-    "purge": "delete what is indexed of a DID, or of all repos of a host; it is indexed anew unless it is withheld",
-    "redrive": "send the dead letters again",
-}
 
 
 def main(arguments: list[str] | None = None, context: Context | None = None) -> int:
@@ -46,9 +32,9 @@ def main(arguments: list[str] | None = None, context: Context | None = None) -> 
             order = orders.new_order(context, given.command, target, who=given.who, why=given.why)
             print(orders.carry_out(context, order))
         else:
-            for line in _READING[given.command](context, given):
-                print(json.dumps(line, ensure_ascii=True))
-    except (Refused, InvalidSyntax, settings.InvalidSetting) as error:
+            for entry in _read(context, given):
+                print(json.dumps(entry, ensure_ascii=True))
+    except (Refused, NotKnown, InvalidSyntax, settings.InvalidSetting) as error:
         print(f"refused: {error}", file=sys.stderr)
         return 1
     except Busy:
@@ -60,10 +46,10 @@ def main(arguments: list[str] | None = None, context: Context | None = None) -> 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chalicelib.cli", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for action, (kinds, _) in orders.ACTIONS.items():
-        command = commands.add_parser(action, help=HELP[action], description=HELP[action])
-        if orders.takes_a_target(action):
-            command.add_argument("target", help=" or ".join(kinds))
+    for name, action in orders.ACTIONS.items():
+        command = commands.add_parser(name, help=action.does, description=action.does)
+        if action.has_target:
+            command.add_argument("target", help=" or ".join(action.takes))
         command.add_argument("--why", required=True, help="for the audit log")
         command.add_argument("--who", default=getpass.getuser(), help="for the audit log; default: %(default)s")
     hosts = commands.add_parser("hosts", help="all hosts, a line of JSON each")
@@ -72,76 +58,34 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("repo", help="all that is known of a repo").add_argument("did")
     commands.add_parser("bans", help="the banned domains, and why")
     commands.add_parser("dead-letters", help="how many there are, and some of them")
-    commands.add_parser("audit", help="what was ordered, by whom and why")
+    commands.add_parser("audit", help="what was ordered, by whom and why, and what came of it; the newest first")
     return parser
 
 
-def _hosts(context: Context, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    rows = context.tables.hosts
-    condition = None if given.status is None else rows.status == given.status
-    for row in rows.scan(condition):
-        names = (
-            "origin",
-            "status",
-            "connected_at",
-            "cursor_at",
-            "crawled_at",
-            "repo_count",
-            "last_error",
-            "stream_error",
-        )
-        yield {name: value for name, value in _readable(row.attribute_values).items() if name in names}
+def _read(context: Context, given: argparse.Namespace) -> Iterable[Entry]:
+    match given.command:
+        case "hosts":
+            return _all(partial(inspection.hosts, context, status=given.status))
+        case "host":
+            return [inspection.host(context, given.host)]
+        case "repo":
+            return [inspection.repo(context, given.did)]
+        case "bans":
+            return inspection.bans(context)
+        case "dead-letters":
+            return [inspection.dead_letters(context)]
+        case _:
+            return _all(partial(inspection.audit, context))
 
 
-def _host(context: Context, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    origin = parse_origin(given.host, allow_private=context.settings.allow_private_hosts)
-    row = context.hosts.load(origin)
-    if row is None:
-        raise Refused(f"{origin} is not known")
-    yield _readable(row.attribute_values) | {"repos_in_scope": context.tables.repos.by_host.count(str(origin))}
-
-
-def _repo(context: Context, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    row = context.writer.load(parse_did(given.did))
-    if row is None:
-        raise Refused(f"{given.did} is not known")
-    yield _readable(row.attribute_values)
-
-
-def _bans(context: Context, given: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    return ({"domain": domain, "why": why} for domain, why in context.bans.all().items())
-
-
-def _dead_letters(context: Context, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    count, sample = context.queue.dead_letters()
-    yield {"messages": count}
-    for letter in sample:
-        yield {"body": letter.body, "sent_at": _moment(letter.sent_at)}
-
-
-def _audit(context: Context, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for row in context.state.all(orders.AUDIT):
-        yield {**row.content, "at": _moment(row.content["at"])}
-
-
-_READING = {
-    "hosts": _hosts,
-    "host": _host,
-    "repo": _repo,
-    "bans": _bans,
-    "dead-letters": _dead_letters,
-    "audit": _audit,
-}
-
-
-def _readable(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _moment(value) if name.endswith(("_at", "_until", "_since")) else value for name, value in values.items()
-    }
-
-
-def _moment(milliseconds: float) -> str:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _all(read: Callable[..., Page]) -> Iterator[Entry]:
+    after = None
+    while True:
+        page = read(after=after, limit=1000)
+        yield from page.entries
+        after = page.next
+        if after is None:
+            return
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ CLI, with AWS credentials ------+--> carry_out --> tables, audit log
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from chalicelib.atproto.errors import InvalidSyntax
@@ -25,6 +26,10 @@ AUDIT = "audit"
 AUDIT_DAYS: Final = 400
 """So long an entry of the audit log is kept."""
 RETRY_SECONDS: Final = 15
+MAX_WHO, MAX_WHY, MAX_DOMAIN = 100, 1_000, 255
+"""Characters."""
+BEGUN, WAITS, DONE, REFUSED = "begun", "waits", "done", "refused"
+"""``status`` of an entry of the audit log. ``begun`` is all that is left of an order whose process died."""
 _HOST, _DOMAIN, _DID, _NOTHING = "a host", "a domain (*.example.com)", "a DID", "nothing"
 _DOMAIN_PATTERN: Final = re.compile(
     r"\*\.((?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
@@ -39,49 +44,79 @@ class Busy(Exception):
     """A job is at the repo: the order has to wait for its end."""
 
 
+@dataclass(frozen=True)
+class Action:
+    """What may be ordered. ``takes``: the kinds of its target; ``does``: for people; ``carry_out`` returns what was done."""
+
+    takes: tuple[str, ...]
+    does: str
+    carry_out: Callable[[Context, Order], str]
+
+    @property
+    def has_target(self) -> bool:
+        """Whether it is one on a host, a domain or a DID."""
+        return _NOTHING not in self.takes
+
+
 def check(order: Order, *, allow_private: bool) -> None:
     """Raises ``Refused`` unless the order could be carried out, as far as its text tells."""
     if order.action not in ACTIONS:
         raise Refused(f"there is no action {order.action:.40}: {', '.join(sorted(ACTIONS))}")
-    if not order.why.strip():
-        raise Refused("say why: it goes into the audit log")
-    kinds, kind = ACTIONS[order.action][0], _kind(order.target)
-    if kind not in kinds:
-        raise Refused(f"{order.action} takes {' or '.join(kinds)}, not {order.target[:100]!r}")
+    _check_text("who", order.who, MAX_WHO)
+    _check_text("why", order.why, MAX_WHY)
+    takes, kind = ACTIONS[order.action].takes, _kind(order.target)
+    if kind not in takes:
+        raise Refused(f"{order.action} takes {' or '.join(takes)}, not {order.target[:100]!r}")
     if kind == _HOST:
         _origin(order.target, allow_private)
     elif kind == _DID:
         _did(order.target)
 
 
-def new_order(context: Context, action: str, target: str, *, who: str, why: str) -> Order:
+def _check_text(name: str, text: str, most: int) -> None:
+    if not text.strip():
+        raise Refused(f"say {name}: it goes into the audit log")
+    if len(text) > most or not text.isprintable():
+        raise Refused(f"{name} goes into the audit log: a line of at most {most} printable characters")
+
+
+def new_order(context: Context, action: str, target: str, *, who: str, why: str, via: str = "cli") -> Order:
     """An order of this moment, checked. Raises ``Refused``."""
-    order = Order(action, target, who, why, f"{context.clock():016d}-{uuid.uuid4().hex[:8]}")
-    check(order, allow_private=context.settings.allow_private_hosts)
+    order = Order(action, target, who, why, f"{context.clock():016d}-{uuid.uuid4().hex[:8]}", via)
+    try:
+        check(order, allow_private=context.settings.allow_private_hosts)
+    except Refused as reason:  # nothing comes of it, so it is not in the audit log
+        log("order-refused", **asdict(order), reason=str(reason))
+        raise
     return order
 
 
 def carry_out(context: Context, order: Order) -> str:
-    """Carry out an order, unless that was done, and enter it in the audit log whatever comes of it. Returns what was done.
-    Raises ``Refused``, ``Busy``."""
-    done = context.state.read(AUDIT, order.id)
-    if done is not None:
-        return str(done.content["outcome"])
+    """Carry out an order, unless that was done, and enter it in the audit log, before it takes effect and with what came of
+    it. Returns what was done. Raises ``Refused``, ``Busy``."""
+    entry = context.state.read(AUDIT, order.id)
+    if entry is not None and entry.content["status"] in (DONE, REFUSED):
+        return str(entry.content["outcome"])
+    _enter(context, order, BEGUN)
     try:
         check(order, allow_private=context.settings.allow_private_hosts)
-        outcome = ACTIONS[order.action][1](context, order)
-    except (Refused, AdmissionRefused) as error:
-        _enter(context, order, f"refused: {error}")
+        outcome = ACTIONS[order.action].carry_out(context, order)
+    except (Refused, AdmissionRefused, InvalidSyntax) as error:
+        _enter(context, order, REFUSED, str(error))
         raise Refused(str(error)) from error
-    _enter(context, order, outcome)
+    except Busy:
+        _enter(context, order, WAITS, "a job is at the repo")
+        raise
+    _enter(context, order, DONE, outcome)
     return outcome
 
 
-def _enter(context: Context, order: Order, outcome: str) -> None:
+def _enter(context: Context, order: Order, status: str, outcome: str = "") -> None:
     now = context.clock()
-    entry = asdict(order) | {"outcome": outcome, "at": now}
-    context.state.write(AUDIT, order.id, entry, number=now, keep_seconds=AUDIT_DAYS * 86_400)
-    log("order", **asdict(order), outcome=outcome)
+    entry = asdict(order) | {"status": status, "outcome": outcome, "at": now}
+    final = int(status in (DONE, REFUSED))  # which a second delivery does not undo
+    context.state.write(AUDIT, order.id, entry, number=final, keep_seconds=AUDIT_DAYS * 86_400)
+    log("order", **asdict(order), status=status, outcome=outcome)
 
 
 def _crawl(context: Context, order: Order) -> str:
@@ -169,8 +204,9 @@ def _purge(context: Context, order: Order) -> str:
         return "purged"
     rows = context.tables.repos.by_host.query(str(_of_host(context, order)))
     dids = [Did(row.did) for row in rows]
-    for did in dids:
-        context.queue.order(replace(order, target=did, id=f"{order.id}-{did}"))
+    for did in dids:  # a DID may be longer than a key
+        digest = hashlib.sha256(did.encode()).hexdigest()[:16]
+        context.queue.order(replace(order, target=did, id=f"{order.id}-{digest}"))
     return f"its {len(dids)} repos are to be purged"
 
 
@@ -187,24 +223,28 @@ def _redrive(context: Context, order: Order) -> str:
     return f"{context.queue.redrive()} messages sent again"
 
 
-ACTIONS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Context, Order], str]]]] = {
-    "crawl": ((_HOST,), _crawl),
-    "resync": ((_DID,), _resync),
-    "ban": ((_HOST, _DOMAIN), _ban),
-    "unban": ((_HOST, _DOMAIN), _unban),
-    "pause": ((_HOST,), _pause),
-    "resume": ((_HOST,), _resume),
-    "takedown": ((_DID,), _take_down),
-    "restore": ((_DID,), _restore),
-    "purge": ((_DID, _HOST), _purge),
-    "redrive": ((_NOTHING,), _redrive),
+ACTIONS: Final[Mapping[str, Action]] = {
+    "crawl": Action((_HOST,), "crawl a host now, and forget its back-off; one that is not known is let in", _crawl),
+    "resync": Action(
+        (_DID,), "compare a repo with the index record by record, with a newly fetched DID document", _resync
+    ),
+    "ban": Action(
+        (_HOST, _DOMAIN),
+        "neither crawl nor follow a host, or all of a domain (*.example.com); its repos leave the listings",
+        _ban,
+    ),
+    "unban": Action((_HOST, _DOMAIN), "end a ban: the repos come back", _unban),
+    "pause": Action((_HOST,), "neither crawl nor follow a host for a while; its repos stay listed", _pause),
+    "resume": Action((_HOST,), "end a pause", _resume),
+    "takedown": Action((_DID,), "keep a DID out of all listings, whatever its host says", _take_down),
+    "restore": Action((_DID,), "end a takedown", _restore),
+    "purge": Action(
+        (_DID, _HOST),
+        "delete what is indexed of a DID, or of all repos of a host; it is indexed anew unless it is withheld",
+        _purge,
+    ),
+    "redrive": Action((_NOTHING,), "send the dead letters again", _redrive),
 }
-"""What each action takes, and what does it."""
-
-
-def takes_a_target(action: str) -> bool:
-    """Whether the action is one on a host, a domain or a DID."""
-    return _NOTHING not in ACTIONS[action][0]
 
 
 def _kind(target: str) -> str:
@@ -216,7 +256,7 @@ def _kind(target: str) -> str:
 
 
 def _domain(target: str) -> str:
-    match = _DOMAIN_PATTERN.fullmatch(target)
+    match = _DOMAIN_PATTERN.fullmatch(target) if len(target) <= MAX_DOMAIN else None
     return match[1] if match else ""
 
 

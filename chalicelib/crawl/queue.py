@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,7 +33,7 @@ class RepoJob:
 
 @dataclass(frozen=True)
 class Order:
-    """What an operator wants done to a host, a domain or a DID. See ``chalicelib.admin.orders``."""
+    """What an operator wants done to a host, a domain or a DID. See ``chalicelib.crawl.orders``."""
 
     action: str
     target: str
@@ -41,6 +41,8 @@ class Order:
     why: str
     id: str
     """Begins with the time of the order (16 digits, UTC ms). What comes twice is carried out once."""
+    via: str = "cli"
+    """The door that it came through: ``cli``, or ``http`` and the caller's address."""
 
     @property
     def at(self) -> int:
@@ -49,6 +51,7 @@ class Order:
 
 
 Job = HostJob | RepoJob | Order
+_ORDER = frozenset(field.name for field in fields(Order))
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def from_body(body: str) -> Job:
         match json.loads(body):
             case {"repo": str(did)}:
                 return RepoJob(parse_did(did))
-            case {"order": {"action": str(), "target": str(), "who": str(), "why": str(), "id": str()} as order}:
+            case {"order": dict(order)} if order.keys() == _ORDER and all(isinstance(v, str) for v in order.values()):
                 return Order(**order)
             case {"host": str(key), **rest}:
                 return HostJob(Origin.parse_key(key), refresh=rest.get("refresh") is True)

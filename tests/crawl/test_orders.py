@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.syntax import Did, Origin, parse_origin
 from chalicelib.crawl import jobs, orders
 from chalicelib.crawl.admission import HostBanned, request_crawl
@@ -285,7 +287,38 @@ def test_every_order_is_in_the_audit_log_with_who_and_why_refused_or_not(world: 
             "at": world.now - 1,
         }.items()
     )
-    assert (second["action"], second["outcome"]) == ("crawl", f"refused: {world.origin} is paused")
+    assert (second["action"], second["status"], second["outcome"]) == ("crawl", "refused", f"{world.origin} is paused")
+
+
+def test_an_order_that_breaks_off_is_in_the_audit_log(world: World) -> None:
+    def break_off() -> None:
+        raise ConnectionError
+
+    world.before("take_down", break_off)
+    with pytest.raises(ConnectionError):
+        world.order("takedown", world.did, "spam")
+    (entry,) = world.audit()
+    assert (entry["target"], entry["why"], entry["status"]) == (world.did, "spam", "begun")
+
+
+def test_an_order_that_was_carried_out_is_not_entered_as_begun_again(world: World) -> None:
+    takedown = new_order(world.context, "takedown", world.did, who="alice", why="x")
+    carry_out(world.context, takedown)
+    orders._enter(world.context, takedown, orders.BEGUN)
+    (entry,) = world.audit()
+    assert (entry["status"], entry["outcome"]) == ("done", "taken down")
+
+
+def test_what_comes_of_an_order_at_a_host_that_may_not_be_asked_is_entered(world: World) -> None:
+    context = world.context
+    message = "hold01.evil.example.net is at 10.0.0.1, which is not a public address"
+    with (
+        mock.patch.object(orders, "request_crawl", side_effect=InvalidSyntax(message)),
+        pytest.raises(Refused, match="not a public address"),
+    ):
+        carry_out(context, new_order(context, "crawl", "hold01.evil.example.net", who="alice", why="x"))
+    (entry,) = world.audit()
+    assert (entry["status"], entry["outcome"]) == ("refused", message)
 
 
 def test_an_order_that_comes_twice_is_carried_out_once(world: World) -> None:
@@ -304,9 +337,14 @@ def test_an_order_that_comes_twice_is_carried_out_once(world: World) -> None:
     [
         ("explode", "hold01.atcr.io", "x"),
         ("ban", "hold01.atcr.io", " "),
+        ("ban", "hold01.atcr.io", "x" * 1001),
+        ("ban", "hold01.atcr.io", "\ud800"),
+        ("ban", "hold01.atcr.io", "two\nlines"),
+        ("ban", "\ud800", "x"),
         ("ban", "did:web:hold01.atcr.io", "x"),
         ("ban", "*.io", "x"),
         ("ban", "*.*.atcr.io", "x"),
+        ("ban", f"*.{'a.' * 600}io", "x"),
         ("ban", "", "x"),
         ("takedown", "hold01.atcr.io", "x"),
         ("takedown", "did:nonsense", "x"),
