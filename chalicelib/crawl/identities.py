@@ -17,6 +17,8 @@ from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.state import IDENTITY, State
 
 KEEP_SECONDS = 30 * 24 * 3600
+MAX_KEY = 1024
+"""Bytes in a sort key of DynamoDB."""
 MEMORY = 50_000
 RETRY_MS = 10_000
 """A document that could not be fetched is not tried for again so soon, while a good one is known."""
@@ -106,7 +108,7 @@ class Identities:
         return last_good.identity
 
     def _stored(self, did: Did, key: str) -> _Cached | None:
-        row = self._state.read(IDENTITY, key)
+        row = self._state.read(IDENTITY, key) if len(key) <= MAX_KEY else None  # a longer DID has no document
         if row is None:
             return None
         identity = Identity(

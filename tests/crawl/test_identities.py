@@ -142,3 +142,11 @@ def test_who_wakes_up_late_does_not_undo_what_is_newer(identities: Identities, s
     state.write(IDENTITY, DID, {"pds": "https://new.example.com", "key": None, "handle": None}, number=clock.now + 2)
     state.write(IDENTITY, DID, {"pds": "https://old.example.com", "key": None, "handle": None}, number=clock.now + 1)
     assert state.read(IDENTITY, DID).content["pds"] == "https://new.example.com"
+
+
+@pytest.mark.parametrize(
+    "did", ["did:web:" + "a" * 2040, "did:web:" + "a." * 600 + "example.net", "did:plc:" + "a" * 2040]
+)
+def test_a_did_that_is_longer_than_a_key_is_of_nobody(identities: Identities, did: str) -> None:
+    with pytest.raises(DidNotFound):
+        identities.get(Did(did))
