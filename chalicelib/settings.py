@@ -62,6 +62,13 @@ def _matching(pattern: str, what: str) -> Callable[[str], str]:
     return parse
 
 
+def _source(text: str) -> str:
+    kinds = r"(ssm:[\w./-]{1,1011}|secretsmanager:[\w/+=.@:-]{1,2048}|file:.+)?"
+    if not re.fullmatch(kinds, text, re.ASCII):
+        raise ValueError("say ssm:NAME, secretsmanager:NAME or file:PATH")
+    return text
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -113,6 +120,11 @@ class Settings:
         "The DynamoDB tables are named PREFIX-hosts, PREFIX-repos, ...",
     )
     queue_url: str = _setting("", str, "URL of the SQS queue of crawl jobs")
+    admin_token_from: str = _setting(
+        "",
+        _source,
+        "Where the token of /admin is: ssm:NAME (a SecureString), secretsmanager:NAME or file:PATH; empty: /admin is closed",
+    )
 
     recrawl_hours: float = _seconds(
         12, 0.01, 24 * 30, "A host is crawled again after so many hours, whatever its stream said"
