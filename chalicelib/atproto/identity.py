@@ -105,6 +105,8 @@ class Resolver:
             origin = parse_origin(f"{host}:{port}" if port else host, allow_private=self._allow_private)
         except InvalidSyntax as error:
             raise DidNotFound(f"{did[:100]} names no public host: {error}") from error
+        if origin.did_web != did:  # in capitals, with a dot at its end: the same host under another name
+            raise DidNotFound(f"{did[:100]} is spelled otherwise: {origin.did_web}")
         return f"{origin.url}/.well-known/did.json"
 
 

@@ -26,7 +26,7 @@ _HANDLE = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]){_LABEL}")
 _NSID = re.compile(rf"(?=[a-zA-Z]){_LABEL}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{0,62}}")
 _RECORD_KEY = re.compile(r"(?!\.\.?\Z)[a-zA-Z0-9_~.:-]{1,512}")
 _TID = re.compile(r"[2-7a-j][2-7a-z]{12}")
-_DID_WEB_PORT = re.compile(r"(did:web:[^:%]+)(?::|%3[aA])([0-9]{1,5})")
+_DID_WEB_PORT = re.compile(r"(did:web:[^:%]{1,253})(?::|%3[aA])([0-9]{1,5})")
 
 _TID_DIGITS: Final = "234567abcdefghijklmnopqrstuvwxyz"
 

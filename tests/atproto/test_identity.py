@@ -340,6 +340,8 @@ def test_a_document_of_another_did_is_refused(serve: Serve, door: Door) -> None:
         ("did:web:pds", "public"),
         ("did:web:pds.internal", "public"),
         ("did:web:pds_.atcr.io", "public"),
+        ("did:web:PDS.atcr.io", "otherwise: did:web:pds.atcr.io"),
+        ("did:web:pds.atcr.io.", "otherwise"),
     ],
 )
 def test_a_did_that_atproto_does_not_have_is_refused_without_a_question(did: str, message: str) -> None:
