@@ -121,15 +121,15 @@ class Service:
         event = {
             "httpMethod": method,
             "path": path,
-            "resource": path,
+            "resource": "/xrpc/{nsid}",
             "headers": {"content-type": "application/json"},
             "multiValueQueryStringParameters": query,
             "queryStringParameters": query and {name: values[-1] for name, values in query.items()},
-            "pathParameters": {},
+            "pathParameters": {"nsid": path.removeprefix("/xrpc/")},
             "stageVariables": None,
             "isBase64Encoded": False,
             "body": None if body is None else json.dumps(body),
-            "requestContext": {"httpMethod": method, "resourcePath": path, "identity": {"sourceIp": "127.0.0.1"}},
+            "requestContext": {"httpMethod": method, "resourcePath": "/xrpc/{nsid}", "identity": {"sourceIp": "127.0.0.1"}},
         }
         answer = self._app.app(event, None)
         text = answer["body"]
