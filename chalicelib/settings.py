@@ -141,12 +141,36 @@ class Settings:
         24 * 365,
         "A repo that its PDS, or a DID that the PLC directory, does not know is deleted after so many hours",
     )
+    describe_seconds: float = _seconds(
+        15, 0.1, 25, "A host has so long to answer a requestCrawl's describeServer; API Gateway gives up after 29"
+    )
+    request_rate: float = _seconds(
+        20,
+        0,
+        100_000,
+        "requestCrawls a second of one address (or IPv6 /64), by each API process, after the first hundred; 0: no bound",
+    )
+    max_address_requests: int = _integer(
+        100,
+        0,
+        10**9,
+        "requestCrawls an hour of one address (or IPv6 /64) for hosts that are not known yet; 0: no bound",
+    )
+    max_domain_hosts: int = _integer(100, 0, 10**9, "New hosts a day of one registrable domain; 0: no bound")
+    max_new_hosts: int = _integer(1000, 0, 10**9, "New hosts a day in all; 0: no bound")
+    max_unreached_hosts: int = _integer(
+        1000, 0, 10**9, "Announced hosts a day that cannot be reached and are tried for a while; 0: no bound"
+    )
     announce_seconds: float = _seconds(300, 0, 86400, "A known host's requestCrawl has an effect at most so often")
     job_seconds: float = _seconds(240, 1, 840, "A backfill job hands over to a new message after so many seconds")
     job_lease_seconds: float = _seconds(60, 2, 900, "A job that shows no progress for so long is taken to be dead")
     crawl_concurrency: int = _integer(4, 1, 64, "Requests at a time to one host during a crawl")
     crawl_rate: float = _seconds(
         10, 0.1, 100_000, "Requests a second to one host during a crawl, after the first hundred"
+    )
+    turn_seconds: float = _seconds(5, 0.1, 840, "A backfill job that takes longer needs one of the turns of its domain")
+    jobs_per_domain: int = _integer(
+        4, 0, 1000, "Turns of one registrable domain, half of which crawls of hosts may have; 0: no bound"
     )
     failure_cap_seconds: float = _seconds(6 * 3600, 1, 7 * 24 * 3600, "Longest back-off after a remote's failure")
     max_repo_bytes: int = _integer(2_000_000_000, 1_000, 10**12, "Largest CAR that is read, in bytes")

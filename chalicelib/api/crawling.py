@@ -16,12 +16,13 @@ MAX_BODY = 8 * 1024
 
 
 def request_crawl(request: Request) -> Response:
-    """Let the host in: 200 with zero bytes. Raises ``XrpcFailure``: ``InvalidRequest``, ``HostNotFound``, ``HostBanned``."""
+    """Let the host in: 200 with zero bytes. Raises ``XrpcFailure``: ``InvalidRequest``, ``HostNotFound``, ``HostBanned``,
+    ``RateLimitExceeded``."""
     hostname = _hostname(request)
     from chalicelib.crawl import admission  # not needed by a Lambda that only reads
 
     try:
-        admission.request_crawl(process.context(), hostname)
+        admission.request_crawl(process.context(), hostname, address=_address(request))
     except InvalidSyntax as error:
         metrics.count("CrawlRequests", Outcome="InvalidRequest")
         raise xrpc.invalid_request(str(error)) from error
@@ -32,6 +33,11 @@ def request_crawl(request: Request) -> Response:
         ) from refused
     metrics.count("CrawlRequests", Outcome="accepted")
     return Response("", {}, 200)
+
+
+def _address(request: Request) -> str:
+    """Of who asks, as the gateway saw it; what the caller's own headers say does not matter."""
+    return str((request.context.get("identity") or {}).get("sourceIp") or "")
 
 
 def _hostname(request: Request) -> str:

@@ -73,10 +73,13 @@ class RepoStatus:
 
 class PdsClient:
     """Asks one host. Every method raises XrpcError for an XRPC error, BadResponse for an answer that the lexicon doesn't
-    allow, and the other RemoteErrors of the door. An error that is not XRPC's has the name ``HttpError``."""
+    allow, and the other RemoteErrors of the door. An error that is not XRPC's has the name ``HttpError``.
 
-    def __init__(self, door: Door, origin: Origin) -> None:
+    ``timeouts``: of all queries but ``repo_car``, which has its own; else the door's."""
+
+    def __init__(self, door: Door, origin: Origin, *, timeouts: Timeouts | None = None) -> None:
         self._door = door
+        self._timeouts = timeouts
         self.origin = origin
 
     def describe_server(self) -> ServerDescription:
@@ -146,7 +149,7 @@ class PdsClient:
         return answer.body
 
     def _query(self, nsid: str, parameters: dict[str, str], max_bytes: int) -> dict[str, Any]:
-        answer = self._door.get(self._url(nsid, parameters), max_bytes=max_bytes)
+        answer = self._door.get(self._url(nsid, parameters), max_bytes=max_bytes, timeouts=self._timeouts)
         if not answer.succeeded:
             raise _xrpc_error(answer)
         value = answer.json()

@@ -15,18 +15,22 @@ from chalicelib.atproto.errors import BudgetExceeded
 
 _KEEPALIVE: Final = 4.0  # seconds; below the 5 after which Node closes an idle connection, so that neither side races
 
+_WATCH: Final = 1.0  # seconds
+
 Find = Callable[[str, int, float], list[tuple[str, int]]]
 """The socket addresses to try for a name and port, found within so many seconds. May raise RemoteErrors."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Limits of one request, in seconds. ``min_rate`` is in bytes a second, over the time spent waiting for bytes."""
+    """Limits of one request, in seconds. ``min_rate`` is in bytes a second, over the time spent waiting for bytes. ``watch`` is
+    called about once a second while an answer is awaited or read; what it raises ends the request."""
 
     connect: float = 10.0
     idle: float = 20.0
     total: float = 60.0
     min_rate: float = 1024.0
+    watch: Callable[[], None] | None = None
 
 
 class Clock(float):
@@ -82,9 +86,20 @@ class _CheckedStream(httpcore.NetworkStream):
         clock = cast(Clock, timeout)
         limit = clock.left(clock.limits.idle)
         start = time.monotonic()
-        received = self._stream.read(max_bytes, limit)
+        received = self._receive(max_bytes, limit, clock.limits.watch)
         clock.note(len(received), time.monotonic() - start)
         return received
+
+    def _receive(self, max_bytes: int, limit: float, watch: Callable[[], None] | None) -> bytes:
+        while watch is not None:
+            watch()
+            if limit <= _WATCH:
+                break
+            try:
+                return self._stream.read(max_bytes, _WATCH)
+            except httpcore.ReadTimeout:
+                limit -= _WATCH
+        return self._stream.read(max_bytes, limit)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         clock = cast(Clock, timeout)

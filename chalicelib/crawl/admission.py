@@ -5,6 +5,8 @@ from __future__ import annotations
 from chalicelib.atproto.client import PdsClient
 from chalicelib.atproto.errors import AddressRefused, InvalidSyntax, RemoteError
 from chalicelib.atproto.syntax import Origin, parse_origin
+from chalicelib.atproto.transport import Timeouts
+from chalicelib.crawl.budgets import OverBudget
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
 
@@ -36,12 +38,34 @@ class HostBanned(AdmissionRefused):
     error = "HostBanned"
 
 
-def request_crawl(context: Context, hostname: str) -> Origin:
+class RateLimitExceeded(AdmissionRefused):
+    """A budget is used up."""
+
+    error = "RateLimitExceeded"
+    status = 429
+
+    def __init__(self, over: OverBudget) -> None:
+        super().__init__(f"{over}: try again later")
+        self.retry_after = over.retry_after
+
+
+def request_crawl(context: Context, hostname: str, *, address: str | None = None) -> Origin:
     """Let a host in, or take note that a known one is alive (com.atproto.sync.requestCrawl).
 
     Raises ``InvalidSyntax`` or ``AdmissionRefused``. A host that cannot be reached is remembered all the same, and tried
-    for a while: holds announce themselves once, maybe before their proxy is up.
+    for a while: holds announce themselves once, maybe before their proxy is up. ``address``: of who asks, for which there
+    are budgets; for an operator there are none.
     """
+    try:
+        return _request_crawl(context, hostname, address)
+    except OverBudget as over:
+        raise RateLimitExceeded(over) from over
+
+
+def _request_crawl(context: Context, hostname: str, address: str | None) -> Origin:
+    budgets = context.budgets
+    if address is not None:
+        budgets.asked(address)
     origin = parse_origin(hostname, allow_private=context.settings.allow_private_hosts)
     row = context.hosts.load(origin)
     if (row is not None and row.status == "banned") or (row is None and context.bans.of(origin) is not None):
@@ -53,24 +77,30 @@ def request_crawl(context: Context, hostname: str) -> Origin:
         if context.hosts.announce(row, crawl=crawl) and crawl:
             context.queue.send(HostJob(origin, refresh=True))
         return origin
+    if address is not None:
+        budgets.asked_of_unknown(address)
     try:
-        PdsClient(context.door, origin).describe_server()
+        PdsClient(context.door, origin, timeouts=Timeouts(total=context.settings.describe_seconds)).describe_server()
     except AddressRefused as error:
         raise InvalidSyntax(str(error)) from error
     except RemoteError as error:
+        message = f"{origin} does not answer as a PDS ({error})"
+        if row is None and address is not None and not budgets.is_remembered():
+            raise HostNotFound(message) from error
         context.hosts.admit(origin, confirmed=False, error=str(error))
-        raise HostNotFound(
-            f"{origin} does not answer as a PDS ({error}); it will be tried again for a while"
-        ) from error
-    follow(context, origin)
+        raise HostNotFound(f"{message}; it will be tried again for a while") from error
+    follow(context, origin, within_budget=address is not None)
     return origin
 
 
-def follow(context: Context, origin: Origin) -> bool:
-    """Follow a host that is known to be a PDS: crawl it, and have its stream opened. ``False``: its domain is banned."""
+def follow(context: Context, origin: Origin, *, within_budget: bool = True) -> bool:
+    """Follow a host that is known to be a PDS: crawl it, and have its stream opened. ``False``: its domain is banned.
+    Raises ``OverBudget``."""
     if domain := context.bans.of(origin):
         context.hosts.ban(origin, by=domain, at=context.clock())
         return False
+    if within_budget:
+        context.budgets.let_in(origin)
     context.hosts.admit(origin, confirmed=True)
     context.queue.send(HostJob(origin))
     return True

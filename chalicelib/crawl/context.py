@@ -10,8 +10,10 @@ from chalicelib.atproto.identity import Resolver
 from chalicelib.atproto.net import Door
 from chalicelib.atproto.repo import SnapshotLimits
 from chalicelib.crawl.bans import Bans
+from chalicelib.crawl.budgets import Budgets
 from chalicelib.crawl.identities import Identities
 from chalicelib.crawl.queue import Queue
+from chalicelib.crawl.turns import Turns
 from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.hosts import Hosts
 from chalicelib.index.state import State
@@ -62,6 +64,14 @@ class Context:
     @cached_property
     def bans(self) -> Bans:
         return Bans(self.state)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        return Budgets(self.state, self.settings)
+
+    @cached_property
+    def turns(self) -> Turns:
+        return Turns(self.state, self.settings, clock=self.clock)
 
     @cached_property
     def subscribers(self) -> Subscribers:

@@ -28,10 +28,12 @@ from chalicelib.atproto.errors import (
 from chalicelib.atproto.repo import read_snapshot
 from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
 from chalicelib.atproto.transport import Timeouts
+from chalicelib.crawl.budgets import OverBudget
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.pace import Pace
 from chalicelib.crawl.queue import HostJob, RepoJob
 from chalicelib.crawl.repo_job import Deadline, sync_repo
+from chalicelib.crawl.turns import HOST, NoTurn, Turn
 from chalicelib.index import repo_state
 from chalicelib.index.errors import JobLost
 from chalicelib.index.hosts import STOPPED, HostCrawl
@@ -58,11 +60,25 @@ def crawl_host(context: Context, origin: Origin, *, refresh: bool = False) -> No
     crawl = None if row is None else context.hosts.claim_crawl(origin, row)
     if crawl is None:
         return
-    walk = _HostCrawl(context, crawl, refresh)
     try:
-        walk.run()
+        with context.turns.begin(HOST) as turn:
+            _walk(context, crawl, refresh, turn)
     except JobLost:
         log("host-job-lost", host=str(origin))
+
+
+def _walk(context: Context, crawl: HostCrawl, refresh: bool, turn: Turn) -> None:
+    origin = crawl.origin
+    walk = _HostCrawl(context, crawl, refresh, turn)
+    try:
+        turn.of(origin)
+        walk.run()
+    except NoTurn as put_off:
+        context.hosts.hand_over(crawl, after_seconds=put_off.retry_after)
+        log("host-put-off", host=str(origin), seconds=round(put_off.retry_after))
+    except OverBudget as over:
+        context.hosts.fail(crawl, str(over), retry_after=over.retry_after)
+        log("host-failed", host=str(origin), error=str(over))
     except RemoteError as error:
         if context.hosts.forget_unconfirmed(crawl.row):
             log("host-forgotten", host=str(origin), error=str(error))
@@ -119,12 +135,13 @@ class _Authority:
 
 
 class _HostCrawl:
-    def __init__(self, context: Context, crawl: HostCrawl, refresh: bool) -> None:
+    def __init__(self, context: Context, crawl: HostCrawl, refresh: bool, turn: Turn) -> None:
         self._context = context
         self._crawl = crawl
         self._origin = crawl.origin
         self._refresh = refresh
-        self._client = PdsClient(context.door, crawl.origin)
+        self._turn = turn
+        self._client = PdsClient(context.door, crawl.origin, timeouts=turn.watching(Timeouts()))
         self._deadline = Deadline(context.settings.job_seconds)
         self._authority = _Authority()
         self._unreachable = 0
@@ -137,6 +154,7 @@ class _HostCrawl:
         context, crawl = self._context, self._crawl
         if crawl.row.status == "unconfirmed":
             self._client.describe_server()
+            context.budgets.let_in(self._origin)
             context.hosts.confirm(crawl)
         cursor: str | None = crawl.row.crawl_page
         seen = int(crawl.row.crawl_seen or 0)
@@ -231,6 +249,7 @@ class _HostCrawl:
         with ThreadPoolExecutor(self._context.settings.crawl_concurrency, thread_name_prefix="crawl") as pool:
             for visited in pool.map(visit, todo):  # the first exception ends the page
                 complete = complete and visited
+                self._turn.keep()
                 if time.monotonic() - self._renewed > self._context.settings.job_lease_seconds / 3:
                     show_life()
                     self._renewed = time.monotonic()
@@ -279,6 +298,7 @@ class _HostCrawl:
             ask=True,
             refresh=self._refresh,
             audit=audit,
+            turn=self._turn,
         )
 
     def _probe(self, repo: ListedRepo, row: RepoRow | None) -> None:
@@ -289,7 +309,8 @@ class _HostCrawl:
         settings, writer = self._context.settings, self._context.writer
         time.sleep(self._pace.reserve())
         try:
-            with self._client.repo_car(repo.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
+            timeouts = self._turn.watching(Timeouts(total=max(1.0, self._deadline.left)))
+            with self._client.repo_car(repo.did, timeouts=timeouts) as chunks:
                 snapshot = read_snapshot(
                     chunks,
                     did=repo.did,

@@ -1,4 +1,4 @@
-"""How fast one host is asked, and read."""
+"""How fast one host is asked, and read, and how fast one caller may ask us."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ class Pace:
             now = self._clock()
             self._on_time = max(self._on_time, now) + number * self._gap
             return max(0.0, self._on_time - self._early - now)
+
+    def attempt(self) -> float:
+        """For a request that is not made to wait: 0 if it is on time, and taken as made; else the seconds until it would be."""
+        with self._lock:
+            now = self._clock()
+            on_time = max(self._on_time, now) + self._gap
+            wait = max(0.0, on_time - self._early - now)
+            self._on_time = self._on_time if wait else on_time
+            return wait

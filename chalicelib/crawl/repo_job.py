@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
 
@@ -24,8 +25,10 @@ from chalicelib.atproto.repo import Snapshot, read_snapshot
 from chalicelib.atproto.syntax import Did, Origin
 from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.admission import follow
+from chalicelib.crawl.budgets import OverBudget
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import RepoJob
+from chalicelib.crawl.turns import REPO, NoTurn, Turn
 from chalicelib.index import repo_state
 from chalicelib.index.errors import JobLost
 from chalicelib.index.tables import RepoRow
@@ -49,6 +52,7 @@ class Outcome(Enum):
     REFUSED = "refused"
     FAILED = "failed"
     HANDED_OVER = "handed-over"
+    PUT_OFF = "put-off"
     NOTHING = "nothing"
 
 
@@ -77,38 +81,41 @@ def sync_repo(
     ask: bool = False,
     refresh: bool = False,
     audit: bool = False,
+    turn: Turn | None = None,
 ) -> Outcome:
     """Do what was asked for this repo, and what is asked while that is done (up to a bound).
 
     ``listed_by``: the host that listed it, which must be its PDS. ``ask``: ask for it here and now, ``refresh``
-    with a newly fetched DID document, ``audit`` comparing everything. A remote's failure ends up on the repo's row; only our
-    own faults raise.
+    with a newly fetched DID document, ``audit`` comparing everything. ``turn``: of the job that this is a part of. A remote's
+    failure ends up on the repo's row; only our own faults raise.
     """
-    outcome = Outcome.NOTHING
-    for round_ in range(_ROUNDS):
-        first = round_ == 0
-        job = context.writer.claim(did, ask=ask and first, refresh=refresh and first, audit=audit and first)
-        if job is None:
-            break
-        # What was asked while a round ran was not asked by that host.
-        work = _RepoJob(context, job, listed_by if first else None, deadline)
-        try:
-            outcome = work.run()
-        except JobLost:
-            log("job-lost", did=did)
-            break
-        if work.is_to_wait or outcome in (Outcome.FAILED, Outcome.HANDED_OVER):
-            break
+    with nullcontext(turn) if turn else context.turns.begin(REPO) as turn:
+        outcome = Outcome.NOTHING
+        for round_ in range(_ROUNDS):
+            first = round_ == 0
+            job = context.writer.claim(did, ask=ask and first, refresh=refresh and first, audit=audit and first)
+            if job is None:
+                break
+            # What was asked while a round ran was not asked by that host.
+            work = _RepoJob(context, job, listed_by if first else None, deadline, turn)
+            try:
+                outcome = work.run()
+            except JobLost:
+                log("job-lost", did=did)
+                break
+            if work.is_to_wait or outcome in (Outcome.FAILED, Outcome.HANDED_OVER, Outcome.PUT_OFF):
+                break
     return outcome
 
 
 class _RepoJob:
-    def __init__(self, context: Context, job: Job, listed_by: Origin | None, deadline: Deadline) -> None:
+    def __init__(self, context: Context, job: Job, listed_by: Origin | None, deadline: Deadline, turn: Turn) -> None:
         self._context = context
         self._job = job
         self._row = job.row
         self._listed_by = listed_by
         self._deadline = deadline
+        self._turn = turn
         self._renewed = self._told = time.monotonic()
         self._host: str | None = None
 
@@ -125,6 +132,12 @@ class _RepoJob:
             writer.release(job)
             self._context.queue.send(RepoJob(job.did))
             outcome = Outcome.HANDED_OVER
+        except NoTurn as put_off:
+            writer.release(job, after_seconds=put_off.retry_after)
+            outcome = Outcome.PUT_OFF
+        except OverBudget as over:
+            writer.fail(job, f"its host is not let in yet: {over}", retry_after=over.retry_after)
+            outcome = Outcome.FAILED
         except AtprotoError as error:
             missing = self._is_missing(error)
             if missing and self._is_gone():
@@ -167,6 +180,7 @@ class _RepoJob:
             identity = context.identities.refresh(job.did)  # it may have moved to the host that lists it
         if identity.pds is None or identity.key is None:
             raise VerificationFailed("no-authority", "the DID document names no PDS or no signing key that can be used")
+        self._turn.of(identity.pds)
         host = self._host = str(identity.pds)
         only_listed = row.asked - row.answered <= 1  # nobody but that host has shown it
         if self._listed_by is not None and self._listed_by != identity.pds and not row.collections and only_listed:
@@ -179,7 +193,7 @@ class _RepoJob:
         if host_row is not None and host_row.status == "paused":
             context.writer.fail(job, f"its host {host} is paused")
             return Outcome.FAILED
-        client = PdsClient(context.door, identity.pds)
+        client = PdsClient(context.door, identity.pds, timeouts=self._turn.watching(Timeouts()))
         if self._asks_for_status(row):
             status = self._status(client)
             if status is not None and not status.active and status.status not in repo_state.STILL_LISTED:
@@ -237,7 +251,8 @@ class _RepoJob:
     def _crawl(self, client: PdsClient, identity: Identity, *, epoch: int) -> Outcome:
         context, job = self._context, self._job
         began = time.monotonic()
-        with client.repo_car(job.did, timeouts=Timeouts(total=max(1.0, self._deadline.left))) as chunks:
+        timeouts = self._turn.watching(Timeouts(total=max(1.0, self._deadline.left)))
+        with client.repo_car(job.did, timeouts=timeouts) as chunks:
             snapshot = read_snapshot(
                 self._alive(chunks),
                 did=job.did,
@@ -287,7 +302,8 @@ class _RepoJob:
         self._show_life(changed=changed)
 
     def _show_life(self, *, read: int | None = None, changed: int | None = None) -> None:
-        """Keep the job's token, and tell how far it is."""
+        """Keep the job's token and its turn, and tell how far it is."""
+        self._turn.keep()
         if time.monotonic() - self._told > _TELL_SECONDS:
             log(
                 "repo-progress",

@@ -279,12 +279,11 @@ class Hosts:
         actions.append(rows.crawl_page.remove() if page is None else rows.crawl_page.set(page))
         self._held(crawl, actions)
 
-    def hand_over(self, crawl: HostCrawl) -> None:
-        """Stop here; another job goes on from the saved page. Raises ``JobLost``."""
+    def hand_over(self, crawl: HostCrawl, *, after_seconds: float = TOLD_MS / 1000) -> None:
+        """Stop here; another job goes on from the saved page, at the latest after so long. Raises ``JobLost``."""
         rows = self._rows
-        self._held(
-            crawl, [*self._without_job(), rows.due_shard.set(DUE_SHARD), rows.due_at.set(self._clock() + TOLD_MS)]
-        )
+        due_at = self._clock() + int(1000 * after_seconds)
+        self._held(crawl, [*self._without_job(), rows.due_shard.set(DUE_SHARD), rows.due_at.set(due_at)])
 
     def finish(self, crawl: HostCrawl, *, repo_count: int) -> bool:
         """The walk through the host's repos is complete. Returns whether it must be walked again now, because the stream

@@ -200,11 +200,13 @@ class ListingRow(Model):
 
 
 class StateRow(Model):
-    """Small things that are kept by kind and id: heads of listings, the identity cache, heartbeats."""
+    """Small things that are kept by kind and id: heads of listings, the identity cache, heartbeats, budgets, turns."""
 
     kind = UnicodeAttribute(hash_key=True)
     id = UnicodeAttribute(range_key=True)
     number = NumberAttribute(null=True)
+    holder = UnicodeAttribute(null=True)
+    """Who has the row, up to ``number``, UTC ms."""
     content = JSONAttribute(null=True)
     expires_at = NumberAttribute(null=True)
 

@@ -319,12 +319,13 @@ class Writer:
 
         self._update(job.did, decide)
 
-    def release(self, job: Job) -> None:
-        """Give the job back undone: whoever comes next may start at once. Raises ``JobLost``."""
+    def release(self, job: Job, *, after_seconds: float | None = None) -> None:
+        """Give the job back undone: whoever comes next may start at once, or ``after_seconds``. Raises ``JobLost``."""
 
         def decide(row: RepoRow) -> _Effects:
             _own(row, job)
-            row.job, row.job_until, row.retry_at = None, None, None
+            row.job, row.job_until = None, None
+            row.retry_at = None if after_seconds is None else self._clock() + int(1000 * after_seconds)
             return _Effects()
 
         self._update(job.did, decide)

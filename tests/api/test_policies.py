@@ -11,6 +11,7 @@ import pytest
 from botocore.client import BaseClient
 
 from chalicelib import process
+from chalicelib.crawl.budgets import BUDGET
 from chalicelib.crawl.survey import survey
 from chalicelib.index.tables import Tables
 from infra import provision
@@ -151,6 +152,15 @@ def test_of_the_queue_each_role_has_its_part(role: str) -> None:
         expected |= {(action, "CrawlQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")}
         expected |= {(action, "DeadLetterQueue") for action in ("ReceiveMessage", "DeleteMessage")}
     assert allowed(role, "sqs") == expected
+
+
+def test_of_the_small_rows_the_api_changes_budgets_alone() -> None:
+    (statement,) = [
+        statement
+        for statement in _statements(provision.template("base")["Resources"]["ApiRole"])
+        if "dynamodb:UpdateItem" in statement["Action"] and "state" in map(_shown, statement["Resource"])
+    ]
+    assert statement["Condition"] == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [BUDGET]}}
 
 
 def test_nothing_is_allowed_on_everything_but_to_log_in_to_the_registry() -> None:

@@ -12,7 +12,8 @@ import pytest
 from chalicelib.api.crawling import MAX_BODY
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.crawl import admission
-from chalicelib.crawl.admission import AdmissionRefused, HostBanned, HostNotFound
+from chalicelib.crawl.admission import AdmissionRefused, HostBanned, HostNotFound, RateLimitExceeded
+from chalicelib.crawl.budgets import OverBudget
 from chalicelib.index.tables import Tables
 from simulator import SimulatorThread
 from tests.api.conftest import Api
@@ -25,7 +26,7 @@ GOOD = '{"hostname":"hold01.atcr.io"}'
 def admitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Everybody is let in; the hostnames as they were passed on."""
     hostnames: list[str] = []
-    monkeypatch.setattr(admission, "request_crawl", lambda _, hostname: hostnames.append(hostname))
+    monkeypatch.setattr(admission, "request_crawl", lambda _, hostname, **__: hostnames.append(hostname))
     return hostnames
 
 
@@ -163,7 +164,7 @@ def test_a_hostname_that_is_not_public_is_refused(bare_api: Api, hostname: str) 
 def test_a_refusal_is_told_as_it_is(
     bare_api: Api, monkeypatch: pytest.MonkeyPatch, refusal: Exception, status: int, error: str
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise refusal
 
     monkeypatch.setattr(admission, "request_crawl", refuse)
@@ -173,10 +174,8 @@ def test_a_refusal_is_told_as_it_is(
 
 
 def test_a_refusal_says_when_to_come_again(bare_api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        refusal = AdmissionRefused("too many")
-        refusal.status, refusal.error, refusal.retry_after = 429, "RateLimitExceeded", 59.5
-        raise refusal
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RateLimitExceeded(OverBudget("too many", 59.5))
 
     monkeypatch.setattr(admission, "request_crawl", refuse)
     answer = bare_api.announce(GOOD)

@@ -17,6 +17,7 @@ from chalicelib.api import listing
 from chalicelib.atproto.net import Response
 from chalicelib.atproto.syntax import Origin, parse_did
 from chalicelib.crawl import queue
+from chalicelib.crawl.budgets import Budgets
 from chalicelib.index.reader import Reader
 from tests.api.conftest import Api
 from tests.fuzz.mutations import changed_json, changed_text
@@ -70,7 +71,7 @@ def api() -> Target:
             assert sent["path"] == listed
             assert all(parse_did(repo["did"]) for repo in answer["repos"])
             return ACCEPTED
-        assert status in ((503,) if sent["path"] == health and status > 500 else (400, 405, 415, 501)), got
+        assert status in ((503,) if sent["path"] == health and status > 500 else (400, 405, 415, 429, 501)), got
         assert answer["error"] != "InternalServerError"
         assert answer["message"]
         assert len(text) < 8_000
@@ -160,6 +161,14 @@ class _Hosts:
         (error or "").encode()
 
 
+class _Counts:
+    """Budgets of which one in five is used up."""
+
+    def count(self, kind: str, id: str, *, most: int, window: int) -> float | None:
+        assert len(f"{kind}{id}@1800000000".encode("ascii")) <= 1024  # what a sort key of DynamoDB may have
+        return None if len(id) % 5 else 1.5
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
     """The app as it is deployed, but with no tables, no queue and no network behind it."""
@@ -168,10 +177,14 @@ def _alone() -> Iterator[None]:
             url, *((200, None, b'{"did": "did:web:x.io"}') if len(url) % 2 else (502, 1.0, b"\xff"))
         )
     )
-    now = settings.read({})
-    bans = SimpleNamespace(of=lambda origin: None)
+    now = settings.read({"DISCOVERY_REQUEST_RATE": "0"})
     context = SimpleNamespace(
-        settings=now, hosts=_Hosts(), bans=bans, door=door, queue=SimpleNamespace(send=queue.to_body)
+        settings=now,
+        hosts=_Hosts(),
+        bans=SimpleNamespace(of=lambda origin: None),
+        budgets=Budgets(_Counts(), now),  # type: ignore[arg-type]
+        door=door,
+        queue=SimpleNamespace(send=queue.to_body),
     )
     reader = Reader(_Rows(), "t")
     with (

@@ -373,23 +373,27 @@ _SET = re.compile(r"(#\w+) = (?:if_not_exists \((#\w+), (:\w+)\)|(:\w+))(?:, |$)
 
 
 @lru_cache(1000)
-def _clauses(text: str) -> tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]]:
-    """(attribute, attribute whose value it keeps if there is one, value) of SET, and the attributes of REMOVE."""
-    match = re.fullmatch(r"(?:SET (.*?))? ?(?:REMOVE (.*))?", text)
+def _clauses(text: str) -> tuple[tuple[tuple[str, str, str], ...], tuple[str, ...], tuple[str, ...]]:
+    """(attribute, attribute whose value it keeps if there is one, value) of SET, the attributes of REMOVE, and the attribute
+    and number of ADD."""
+    match = re.fullmatch(r"(?:SET (.*?))? ?(?:REMOVE (.*?))? ?(?:ADD (#\w+) (:\w+))?", text)
     assert match, text
     sets, removed = match[1] or "", match[2] or ""
     assert _SET.sub("", sets) == "", f"not understood: {text}"
     found = tuple((name, kept, value or other) for name, kept, other, value in _SET.findall(sets))
-    return found, tuple(removed.split(", ")) if removed else ()
+    return found, tuple(removed.split(", ")) if removed else (), (match[3], match[4]) if match[3] else ()
 
 
 def _updated(before: Item, request: Any) -> Item:
     names, values = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {})
-    sets, removed = _clauses(request["UpdateExpression"])
+    sets, removed, added = _clauses(request["UpdateExpression"])
     item = dict(before)
     for name, kept, value in sets:
         item[names[name]] = before.get(names[kept], values[value]) if kept else values[value]
     for name in removed:
         item.pop(names[name], None)
+    if added:
+        name, number = names[added[0]], values[added[1]]
+        item[name] = {"N": str(_comparable(before.get(name, {"N": "0"})) + _comparable(number))}
     assert not item.keys() & request["Key"].keys() - before.keys()
     return item

@@ -71,13 +71,15 @@ class InProcessDoor:
         self._wires = wires
 
     def get(self, url: str, *, max_bytes: int, accept: str = "", timeouts: Any = None) -> Response:
-        with self.stream(url, max_bytes=max_bytes) as answer:
+        with self.stream(url, max_bytes=max_bytes, timeouts=timeouts) as answer:
             return Response(answer.url, answer.status, answer.retry_after, b"".join(answer.chunks))
 
     @contextmanager
     def stream(self, url: str, *, max_bytes: int, accept: str = "", timeouts: Any = None) -> Iterator[StreamedResponse]:
         server, path, query = self._find(url)
         self._spend()
+        if timeouts is not None and timeouts.watch is not None:
+            timeouts.watch()
         endpoint = server.endpoint(path)
         fault = next((fault for on, fault in server._faults if on in (endpoint, "*") and fault.strikes(query)), Fault())
         if fault.cut_after is not None:

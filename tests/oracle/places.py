@@ -49,11 +49,14 @@ def places() -> frozenset[str]:
 
 
 def here() -> str:
-    """The place at which the caller's callers write."""
+    """The place at which the caller's callers write: from where the index was last entered."""
     frame, way = sys._getframe(2), list[_Name]()
     while frame is not None:
         code = frame.f_code
-        if code.co_filename.startswith(str(INDEX)) and "<" not in code.co_qualname:
+        if not code.co_filename.startswith(str(INDEX)):
+            if way:
+                break
+        elif "<" not in code.co_qualname:
             way.append((Path(code.co_filename).stem, code.co_name))
         frame = frame.f_back  # type: ignore[assignment]
     way.reverse()

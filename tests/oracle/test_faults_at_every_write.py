@@ -131,6 +131,7 @@ STORIES: dict[Callable[[World], None], dict[str, Any]] = {
         "slow": 0.4,
         "JOB_SECONDS": "3",
         "JOB_LEASE_SECONDS": "3",
+        "TURN_SECONDS": "1",
         "CONFIRM_HOURS": "0.01",
     },
     operate: {"JOB_SECONDS": "20"},

@@ -27,7 +27,7 @@ import subscriber.pipeline
 import subscriber.supervisor
 from chalicelib import settings as service_settings
 from chalicelib.atproto.syntax import parse_origin
-from chalicelib.crawl import admission, host_job, jobs, orders, repo_job
+from chalicelib.crawl import admission, host_job, jobs, orders, repo_job, turns
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.orders import new_order
 from chalicelib.crawl.queue import HostJob, Queue, to_body
@@ -188,7 +188,7 @@ class World:
             ),
             *(
                 mock.patch.object(module, "uuid", SimpleNamespace(uuid4=lambda: UUID(int=self.random.getrandbits(128))))
-                for module in (writing, host_rows, subscriber.leases, orders)
+                for module in (writing, host_rows, subscriber.leases, orders, turns)
             ),
             mock.patch.object(subscriber.supervisor, "Leases", partial(Leases, clock=self.seconds)),
         )
@@ -224,6 +224,7 @@ class World:
         context.queue = Queue(SimpleNamespace(send_message=self._send), "queue")
         context.writer._jitter = random.Random(self.random.random())
         context.hosts._jitter = random.Random(self.random.random())
+        context.turns._jitter = random.Random(self.random.random())
         context.writer._pause = lambda seconds: None
         return context
 
@@ -383,7 +384,7 @@ class World:
 
         def announce() -> None:
             with suppress(admission.HostNotFound):
-                admission.request_crawl(context, host.hostname)
+                admission.request_crawl(context, host.hostname, address="192.0.2.7")
 
         outcome = self.start(free, announce)
         if outcome.done() and outcome.exception() is not None:
