@@ -16,6 +16,7 @@ PATHS = {
     "cbor2": "from chalicelib.atproto import drisl; assert drisl.decode(b'\\xa1\\x61\\x61\\x01') == {'a': 1}",
     "multiformats": "from chalicelib.atproto import cid; assert cid.cid_to_text(cid.cid_of(b'')).startswith('bafy')",
     "websockets": "from subscriber import connection",
+    "publicsuffixlist": "from chalicelib.crawl import domain; domain._list()",
     "pynamodb": "from chalicelib.index.writer import Writer; from chalicelib.index.tables import Tables; Writer(Tables('x'))",
 }
 ENVIRONMENT = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "PATH": ""}
