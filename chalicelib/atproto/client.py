@@ -1,6 +1,6 @@
 """XRPC client for a PDS: the queries that finding and reading its repos needs, their answers checked.
 
-Lexicons: com.atproto.server.describeServer, com.atproto.sync.{listRepos,getRepoStatus,getRepo,getRecord}
+Lexicons: com.atproto.server.describeServer, com.atproto.sync.{listRepos,listReposByCollection,getRepoStatus,getRepo,getRecord}
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ class RepoPage:
 
 
 @dataclass(frozen=True)
+class DidPage:
+    """A page of listReposByCollection. ``dropped`` counts the entries that were no DIDs. The last page has no cursor."""
+
+    dids: tuple[Did, ...]
+    cursor: str | None
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
 class RepoStatus:
     """What a host says of an account. ``status`` is why it is not active, as the host calls it."""
 
@@ -95,18 +104,16 @@ class PdsClient:
 
     def list_repos(self, cursor: str | None = None, limit: int = 500) -> RepoPage:
         """A page of the host's repos, 1 to 1,000 of them asked for. A host without pages may answer with all at once."""
-        parameters = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
-        answer = self._query("com.atproto.sync.listRepos", parameters, MAX_PAGE)
-        entries = answer.get("repos")
-        if not isinstance(entries, list):
-            raise self._bad("listRepos", "no list 'repos'")
+        entries, next_cursor = self._page("listRepos", {}, cursor, limit)
         repos = tuple(repo for repo in map(_listed_repo, entries) if repo)
-        next_cursor = answer.get("cursor")
-        if not isinstance(next_cursor, str) or not next_cursor:
-            next_cursor = None
-        elif len(next_cursor) > _MAX_CURSOR or not next_cursor.isprintable():  # so are lone surrogates
-            raise self._bad("listRepos", "the cursor is too long, or not printable")
         return RepoPage(repos, next_cursor, len(entries) - len(repos))
+
+    def list_repos_by_collection(self, collection: str, cursor: str | None = None, limit: int = 500) -> DidPage:
+        """A page of those who have records in a collection, 1 to 2,000 of them asked for, as a relay or a discovery service
+        lists them; a PDS need not have the method."""
+        entries, next_cursor = self._page("listReposByCollection", {"collection": collection}, cursor, limit)
+        dids = tuple(did for did in map(_listed_did, entries) if did)
+        return DidPage(dids, next_cursor, len(entries) - len(dids))
 
     def get_repo_status(self, did: Did) -> RepoStatus:
         """The account's status at this host. A host that doesn't have the repo says XrpcError RepoNotFound."""
@@ -148,6 +155,22 @@ class PdsClient:
             raise _xrpc_error(answer)
         return answer.body
 
+    def _page(
+        self, name: str, parameters: dict[str, str], cursor: str | None, limit: int
+    ) -> tuple[list[Any], str | None]:
+        """The entries of a page of ``repos``, and the cursor of the next page, if there is one."""
+        parameters = parameters | {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+        answer = self._query(f"com.atproto.sync.{name}", parameters, MAX_PAGE)
+        entries = answer.get("repos")
+        if not isinstance(entries, list):
+            raise self._bad(name, "no list 'repos'")
+        following = answer.get("cursor")
+        if not isinstance(following, str) or not following:
+            return entries, None
+        if len(following) > _MAX_CURSOR or not following.isprintable():  # so are lone surrogates
+            raise self._bad(name, "the cursor is too long, or not printable")
+        return entries, following
+
     def _query(self, nsid: str, parameters: dict[str, str], max_bytes: int) -> dict[str, Any]:
         answer = self._door.get(self._url(nsid, parameters), max_bytes=max_bytes, timeouts=self._timeouts)
         if not answer.succeeded:
@@ -178,6 +201,13 @@ def _listed_repo(entry: Any) -> ListedRepo | None:
     return ListedRepo(
         did, rev, head if isinstance(head, str) and _CID.fullmatch(head) else None, active, _status(entry)
     )
+
+
+def _listed_did(entry: Any) -> Did | None:
+    try:
+        return canonical_did(parse_did(_text(entry, "did"))) if isinstance(entry, dict) else None
+    except InvalidSyntax:
+        return None
 
 
 def _text(answer: dict[str, Any], field: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.atproto.client import MAX_ANSWER, MAX_PAGE, ListedRepo, PdsClient, RepoPage, RepoStatus
+from chalicelib.atproto.client import MAX_ANSWER, MAX_PAGE, DidPage, ListedRepo, PdsClient, RepoPage, RepoStatus
 from chalicelib.atproto.errors import BadResponse, BudgetExceeded, Unreachable, XrpcError
 from chalicelib.atproto.net import Door
 from chalicelib.atproto.syntax import Did, Origin, Tid, parse_origin
@@ -170,6 +170,24 @@ def test_a_page_is_bounded(host: Host, client: PdsClient) -> None:
     host.says({"repos": [], "x": "y" * MAX_PAGE})
     with pytest.raises(BudgetExceeded):
         client.list_repos()
+
+
+# listReposByCollection
+
+
+def test_a_page_of_those_who_have_a_collection_is_read(host: Host, client: PdsClient) -> None:
+    strange = [{}, [], None, 7, DID, {"did": None}, {"did": "did:web:"}, {"did": "at://x"}]
+    host.says({"repos": [{"did": DID}, *strange, {"did": "did:web:localhost:80", "more": 1}], "cursor": "next"})
+    page = client.list_repos_by_collection("io.atcr.tag", "last")
+    assert host.asked == "/xrpc/com.atproto.sync.listReposByCollection?collection=io.atcr.tag&limit=500&cursor=last"
+    assert page == DidPage((DID, Did("did:web:localhost%3A80")), "next", dropped=len(strange))
+
+
+@pytest.mark.parametrize("value", [{}, [], {"repos": None}, {"repos": {}}, {"repos": [], "cursor": "a" * 3000}])
+def test_a_strange_page_of_a_collection_is_refused(value: Any, host: Host, client: PdsClient) -> None:
+    host.says(value)
+    with pytest.raises(BadResponse, match="listReposByCollection"):
+        client.list_repos_by_collection("io.atcr.tag")
 
 
 # getRepoStatus
