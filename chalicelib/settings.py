@@ -224,7 +224,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         try:
             values[item.name] = item.metadata["parse"](text)
         except (ValueError, InvalidSyntax) as fault:
-            faults.append(f"{name}={text!r}: {fault}")
+            given = "" if item.name == "admin_token_from" else f"={text!r}"  # it may be the token itself
+            faults.append(f"{name}{given}: {fault}")
     known = {PREFIX + item.name.upper() for item in fields(Settings)} | {
         PREFIX + "LOCAL_DIR",
         PREFIX + "WORKER_THREADS",
