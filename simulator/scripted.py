@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import BinaryIO, Self
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Request:
 
     target: str
     headers: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 Reply = bytes | Iterable[bytes] | None
@@ -111,7 +113,7 @@ class ScriptedServer:
             connection.close()
 
 
-def _read(lines: Iterable[bytes]) -> Request | None:
+def _read(lines: BinaryIO) -> Request | None:
     head: list[str] = []
     for line in lines:
         if line in (b"\r\n", b"\n"):
@@ -121,4 +123,7 @@ def _read(lines: Iterable[bytes]) -> Request | None:
         return None
     fields = (field.partition(":") for field in head[1:])
     target = head[0].partition(" ")[2].partition(" ")[0]  # empty where TLS was spoken to a server without it
-    return Request(target, {name.lower(): value.strip() for name, _, value in fields})
+    headers = {name.lower(): value.strip() for name, _, value in fields}
+    length = headers.get("content-length", "")
+    body = lines.read(int(length)) if length.isdecimal() else b""
+    return Request(target, headers, head[0].partition(" ")[0], body)
