@@ -57,6 +57,7 @@ def settings(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
         "DISCOVERY_ALLOW_PRIVATE_HOSTS": "true",
         "DISCOVERY_LOG_FORMAT": "text",
         "DISCOVERY_TABLE_PREFIX": "atcr-discovery-dev",
+        "DISCOVERY_JOBS_PER_DOMAIN": "2",  # of the worker's four
         **engines.CREDENTIALS,
     }.items():
         if not values.get(name):
@@ -67,6 +68,9 @@ def settings(environ: Mapping[str, str], env_file: Path) -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.local", description="The whole service on this machine.")
     parser.add_argument("--address", default="127.0.0.1", help="where the API listens; 0.0.0.0 within a container")
+    parser.add_argument(
+        "--behind-proxy", action="store_true", help="nothing but a proxy can reach the API; callers are whom it names"
+    )
     parser.add_argument("--engine", choices=engines.KINDS, default="embedded")
     parser.add_argument("--app", default="app:app", help="module:attribute of the Chalice app")
     parser.add_argument("--subscriber", default="subscriber", help="module of the subscriber")
@@ -116,8 +120,9 @@ def start(
     environment["DISCOVERY_QUEUE_URL"] = made(environment).queue_url
     write_environment(folder / ENVIRONMENT, environment)
     app = ("--app", options.app)
+    proxy = ("--behind-proxy",) if options.behind_proxy else ()
     for name, arguments, patience in (
-        ("api", ("infra.local.http", "--address", options.address, "--port", str(port), *app), 5.0),
+        ("api", ("infra.local.http", "--address", options.address, "--port", str(port), *proxy, *app), 5.0),
         ("worker", ("infra.local.worker", *app), 10.0),
         ("subscriber", (options.subscriber,), SUBSCRIBER_PATIENCE),
     ):

@@ -31,6 +31,13 @@ TIMEOUT = 29.0
 MAX_BODY_BYTES = 10 * 1024 * 1024
 STAGE = "api"
 THREADS = 16
+BEHIND_PROXY: Mapping[str, Any] = {
+    "trusted_proxy": "*",
+    "trusted_proxy_headers": {"x-forwarded-for"},
+    "trusted_proxy_count": 1,
+}
+"""waitress's options where every request comes from one proxy, which puts the address of whoever asked it at the end of
+X-Forwarded-For. Without them the header is what anyone may claim, and is dropped."""
 
 
 class Gateway:
@@ -163,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.local.http", description="The API over HTTP.")
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--behind-proxy", action="store_true", help="callers' addresses are those that a proxy says")
     parser.add_argument("--app", default="app:app", help="module:attribute of the Chalice app")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))  # a request cut off has no effect or a whole one
@@ -173,6 +181,7 @@ def main() -> None:
         threads=THREADS,
         max_request_body_size=MAX_BODY_BYTES,
         _quiet=True,
+        **(BEHIND_PROXY if options.behind_proxy else {}),
     )
 
 

@@ -210,3 +210,18 @@ def test_a_host_that_is_down_is_told_so_and_remembered(
     answer = api.announce(json.dumps({"hostname": hold.url}))
     assert (answer.status, answer.error) == (400, "HostNotFound")
     assert tables.hosts.get(hold.url).status == "unconfirmed"
+
+
+def test_a_caller_that_is_over_its_budget_is_told_when_to_ask_again_whatever_it_claims_to_be(
+    api: Api, tables: Tables, sim: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISCOVERY_MAX_ADDRESS_REQUESTS", "1")
+    first, second = (sim.call(sim.net.add_hold()) for _ in range(2))
+    assert api.announce(json.dumps({"hostname": first.url})).status == 200
+    headers = {"content-type": "application/json", "X-Forwarded-For": "203.0.113.5", "X-Real-IP": "203.0.113.5"}
+    body = json.dumps({"hostname": second.url})
+    answer = api.call("POST", "/xrpc/com.atproto.sync.requestCrawl", headers=headers, body=body)
+    assert (answer.status, answer.error) == (429, "RateLimitExceeded")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 3600
+    assert "198.51.100.7" in answer.json["message"]
+    assert [row.origin for row in tables.hosts.scan()] == [first.url]

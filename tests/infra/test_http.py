@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -12,18 +13,65 @@ import httpx
 import pytest
 import waitress
 
-from infra.local.http import Gateway, proxy_event
+from infra.local.http import BEHIND_PROXY, Gateway, proxy_event
 from tests.infra import tiny_app
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server: Any = waitress.create_server(Gateway(tiny_app.app), host="127.0.0.1", port=0, threads=8)
+    with serving() as url:
+        yield url
+
+
+@contextmanager
+def serving(**options: Any) -> Iterator[str]:
+    server: Any = waitress.create_server(Gateway(tiny_app.app), map={}, host="127.0.0.1", port=0, threads=8, **options)
     thread = Thread(target=server.run)
     thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}/xrpc"
-    server.close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}/xrpc"
+    finally:
+        server.close()
+        thread.join()
+
+
+def caller(url: str, headers: dict[str, str]) -> str:
+    """The address in the event of a request."""
+    answer = httpx.get(f"{url}/echo", headers=headers)
+    return str(answer.json()["context"]["identity"]["sourceIp"])
+
+
+CLAIMS = {
+    "203.0.113.9": "203.0.113.9",
+    "203.0.113.9, 198.51.100.4": "198.51.100.4",
+    "198.51.100.4,127.0.0.1,2001:db8::7": "2001:db8::7",
+    "x, 192.0.2.1:555": "192.0.2.1",
+    "garbage": "garbage",
+}
+"""X-Forwarded-For, and the address of its last hop."""
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_what_a_caller_claims_of_its_address_means_nothing(url: str, claim: str) -> None:
+    for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
+        value = f"for={claim}" if name == "Forwarded" else claim
+        assert caller(url, {name: value}) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("header", "address"), CLAIMS.items())
+def test_behind_a_proxy_the_last_address_is_the_callers(behind_proxy: str, header: str, address: str) -> None:
+    assert caller(behind_proxy, {"X-Forwarded-For": header}) == address
+
+
+def test_behind_a_proxy_no_other_header_is_believed(behind_proxy: str) -> None:
+    for headers in ({"Forwarded": "for=203.0.113.9"}, {"X-Real-IP": "203.0.113.9"}, {}):
+        assert caller(behind_proxy, headers) == "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def behind_proxy() -> Iterator[str]:
+    with serving(**BEHIND_PROXY) as url:
+        yield url
 
 
 def environ(**changes: Any) -> dict[str, Any]:

@@ -87,6 +87,14 @@ def test_the_containers_of_the_service_change_nothing_but_their_state() -> None:
         assert service["environment"]["PORT"] == PORT
 
 
+def test_the_proxy_is_believed_where_nobody_else_can_ask() -> None:
+    assert "infra.local --behind-proxy\n" in UNIT
+    assert SERVICES["machine"]["command"] == ["--behind-proxy"]
+    assert "ports" not in SERVICES["machine"]
+    assert "command" not in SERVICES["on-localstack"]
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in (MACHINE / "nginx.conf").read_text()
+
+
 def test_nothing_but_the_proxy_is_open_to_others() -> None:
     for name, service in SERVICES.items():
         ports = service.get("ports", [])

@@ -46,7 +46,7 @@ TURNS = {"TURN_SECONDS": "1", "JOBS_PER_DOMAIN": "1"}
 """All hosts are of one domain."""
 PACES: dict[str, dict[str, Any]] = {
     "quick": {},
-    "slow": {"slow": 0.3, "changes": 1, "JOB_SECONDS": "2", "JOB_LEASE_SECONDS": "3", **TURNS},
+    "slow": {"slow": 0.3, "changes": 1, "JOB_SECONDS": "3", "JOB_LEASE_SECONDS": "3", **TURNS},
     "forgetful": {"AUDIT_HOURS": "0.02", "CONFIRM_HOURS": "0.01", "IDENTITY_TTL_HOURS": "0.02"},
 }
 """How the service works: as usual; so slowly that a job often hands over to another; or with everything done again soon."""
