@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.scope import Scope
+from chalicelib.atproto.syntax import parse_nsid
 
 PREFIX = "DISCOVERY_"
 VERSION = "0.1.0"
@@ -51,6 +52,16 @@ def _url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("say an http or https URL")
     return text.rstrip("/")
+
+
+def _collections(most: int) -> Callable[[str], frozenset[str]]:
+    def parse(text: str) -> frozenset[str]:
+        names = frozenset(parse_nsid(name.strip()) for name in text.split(",") if text != "none")
+        if len(names) > most:
+            raise ValueError(f"say {most} collections at most")
+        return names
+
+    return parse
 
 
 def _matching(pattern: str, what: str) -> Callable[[str], str]:
@@ -101,6 +112,11 @@ class Settings:
         "",
         lambda text: Scope.parse(text) if text else None,
         "Collections whose listing is complete and may be answered; empty: all that are indexed",
+    )
+    changes: frozenset[str] = _setting(
+        "io.atcr.hold.captain",
+        _collections(5),
+        "Collections whose changes can be asked for with `since`: at most 5 NSIDs, comma-separated, or none",
     )
     plc_url: str = _setting("https://plc.directory", _url, "PLC directory for did:plc")
     allow_private_hosts: bool = _setting(

@@ -67,6 +67,7 @@ class Repo:
     row: RepoRow
     rev: str | None
     data: str | None
+    head: str | None
     trail: deque[tuple[str | None, str | None]] = field(default_factory=lambda: deque(maxlen=TRAIL))
     identity_after: int = 0
     """The DID document must have been fetched after that moment (UTC ms)."""
@@ -76,16 +77,16 @@ class Repo:
         """Whether the chain was followed further than what is stored."""
         return self.rev != self.row.rev
 
-    def advance(self, rev: str, data: str) -> None:
+    def advance(self, commit: VerifiedCommit) -> None:
         """Follow the chain through a commit that changed nothing wanted."""
         self.trail.append((self.rev, self.data))
-        self.rev, self.data = rev, data
+        self.rev, self.data, self.head = commit.rev, cid_to_text(commit.data), cid_to_text(commit.cid)
 
     def reset(self, row: RepoRow) -> None:
         """Take over a row that was read or written, keeping the chain if it is the continuation of that row."""
         self.row = row
         if (row.rev, row.data) not in self.trail:
-            self.rev, self.data = row.rev, row.data
+            self.rev, self.data, self.head = row.rev, row.data, row.head
             self.trail.clear()
 
 
@@ -181,11 +182,11 @@ class Pipeline:
     async def save_chains(self, origin: Origin) -> None:
         """Save how far the chains of the host's repos were followed; comes before the host's cursor is saved."""
         for repo in [repo for repo in self._repos.values() if repo.is_ahead and repo.row.host == str(origin)]:
-            rev, data = repo.rev, repo.data
+            rev, data, head = repo.rev, repo.data, repo.head
             if rev is None or data is None or repo.row.did in self._lanes:
                 continue
             try:
-                row = await self._run(self._context.writer.save_chain, repo.row, rev=rev, data=data)
+                row = await self._run(self._context.writer.save_chain, repo.row, rev=rev, data=data, head=head)
             except Superseded:
                 await self._reload(repo)
             else:
@@ -270,7 +271,7 @@ class Pipeline:
                     continue
                 return await self._desynchronize(event.did, break_)
             if not commit.changes:
-                repo.advance(commit.rev, cid_to_text(commit.data))
+                repo.advance(commit)
                 return "followed"
             try:
                 row = await self._run(self._context.writer.apply, repo.row, commit)
@@ -428,7 +429,7 @@ class Pipeline:
             repo.reset(row)
 
     def _remember(self, row: RepoRow) -> Repo:
-        repo = self._repos[row.did] = Repo(row, row.rev, row.data)
+        repo = self._repos[row.did] = Repo(row, row.rev, row.data, row.head)
         while len(self._repos) > MEMORY:
             self._repos.popitem(last=False)
         return repo

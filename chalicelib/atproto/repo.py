@@ -56,13 +56,14 @@ class VerifiedCommit:
     """A commit whose signature and ops hold. ``changes`` has the wanted paths only.
 
     ``inverted``: the ops lead back to ``prev_data``, so nothing is left out. Without it, ``changes`` is true, but perhaps
-    not all that changed. ``data`` is the root of the tree now. Whether ``since`` and ``prev_data`` continue what is
-    stored is for the caller to see.
+    not all that changed. ``cid`` is the commit's own, ``data`` the root of the tree now. Whether ``since`` and
+    ``prev_data`` continue what is stored is for the caller to see.
     """
 
     did: Did
     rev: Tid
     since: str | None
+    cid: bytes
     data: bytes
     prev_data: bytes | None
     changes: tuple[Change, ...]
@@ -92,7 +93,9 @@ def verify_commit(event: CommitEvent, key: PublicKey, scope: Scope, *, now: floa
             if cid != op.cid:
                 raise VerificationFailed("field-mismatch", f"the tree has another record than the op under {op.path}")
     changes = tuple(Change(op.path, op.cid, _record(op, blocks)) for op in wanted)
-    return VerifiedCommit(commit.did, commit.rev, event.since, commit.data, event.prev_data, changes, inverted)
+    return VerifiedCommit(
+        commit.did, commit.rev, event.since, commit.cid, commit.data, event.prev_data, changes, inverted
+    )
 
 
 def verify_sync(event: SyncEvent, key: PublicKey, *, now: float | None = None) -> Commit:

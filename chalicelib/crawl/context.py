@@ -43,6 +43,7 @@ class Context:
             clock=self.clock,
             job_lease_ms=int(self.settings.job_lease_seconds * 1000),
             failure_cap_ms=int(self.settings.failure_cap_seconds * 1000),
+            feeds=self.settings.changes,
         )
 
     @cached_property

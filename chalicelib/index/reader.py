@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from chalicelib.index.clock import now_ms
+from chalicelib.index.state import LISTING_HEAD, feed_of
 
 Position = Mapping[str, int]
 """For each collection the ``first_seen`` of the last row that was passed; what is not in it begins at the beginning."""
@@ -66,6 +67,18 @@ class Reader:
                 repeated += 1
             passed[entry.collection] = entry.first_seen
         return Page(tuple(dids), None)
+
+    def head(self, collection: str) -> int:
+        """The last position of a collection's listing and of its feed of changes; 0 where nobody was ever listed."""
+        key = {"kind": {"S": LISTING_HEAD}, "id": {"S": collection}}
+        item = self._client.get_item(TableName=f"{self._prefix}-state", Key=key, ConsistentRead=True).get("Item")
+        return 0 if item is None else int(item["number"]["N"])
+
+    def changed(self, collection: str, *, limit: int, after: int) -> Page:
+        """The DIDs whose records in a collection have changed, come or gone after a position of its feed, in the order of
+        their last change: at most ``limit`` (1 or more). Only of collections whose changes are fed."""
+        page = self.page([feed_of(collection)], limit=limit, after={feed_of(collection): after})
+        return page if page.next is None else Page(page.dids, {collection: page.next[feed_of(collection)]})
 
     def repo(self, did: str) -> dict[str, Any] | None:
         """The row of a repo (see ``tables.RepoRow``) by its canonical DID, as plain values; ``None`` if there is none."""

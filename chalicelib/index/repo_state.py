@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from chalicelib.index.tables import DUE_SHARD, RepoRow
+from chalicelib.index.tables import DUE_SHARD, SCOPE_SHARD, RepoRow
 
 STILL_LISTED = frozenset({"active", "throttled", "desynchronized"})
 """Statuses under which a repo's records are still there for everyone."""
@@ -47,7 +47,7 @@ def is_pending(row: RepoRow) -> bool:
 
 
 def schedule(row: RepoRow, now: int) -> None:
-    """Set what follows from the rest of the row: its place in ``due`` and in ``by_host``."""
+    """Set what follows from the rest of the row: its place in ``due``, ``by_host`` and ``in_scope``."""
     due: int | None = None
     if row.job is not None:
         due = int(row.job_until)
@@ -55,7 +55,7 @@ def schedule(row: RepoRow, now: int) -> None:
         due = int(row.retry_at or now)
     row.due_at = due
     row.due_shard = None if due is None else DUE_SHARD
-    row.scope_host = row.host if row.collections else None
+    row.scope_host, row.scope_shard = (row.host, SCOPE_SHARD) if row.collections else (None, None)
 
 
 def ask(row: RepoRow, now: int) -> bool:

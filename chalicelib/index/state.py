@@ -14,6 +14,15 @@ if TYPE_CHECKING:  # who only reads through the plain client takes the kinds fro
 
 IDENTITY = "identity"
 SUBSCRIBER = "subscriber"
+LISTING_HEAD = "listing-head"
+"""The last key of a listing and of its feed, by collection."""
+
+
+def feed_of(collection: str) -> str:
+    """The hash key, in the table of listings, of a collection's feed of changes. No NSID has a colon."""
+    return f"changes:{collection}"
+
+
 THROTTLED_SECONDS = 5.0
 _TOO_MANY = frozenset({"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"})
 

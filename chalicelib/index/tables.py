@@ -23,6 +23,9 @@ from pynamodb.models import Model
 DUE_SHARD = "0"
 """Hash key of the ``due`` indexes while there is one sweep. More shards: more values."""
 
+SCOPE_SHARD = "0"
+"""Hash key of the index of repos in scope."""
+
 NOBODY = "-"
 """``owner`` of a host that should be followed and is not."""
 
@@ -43,6 +46,15 @@ class HostsByOwner(GlobalSecondaryIndex["HostRow"]):
 
     owner = UnicodeAttribute(hash_key=True)
     attention_at = NumberAttribute(range_key=True)
+
+
+class HostsByKind(GlobalSecondaryIndex["HostRow"]):
+    class Meta:
+        index_name = "by_kind"
+        projection = KeysOnlyProjection()
+
+    kind = UnicodeAttribute(hash_key=True)
+    first_seen_at = NumberAttribute(range_key=True)
 
 
 class HostRow(Model):
@@ -90,6 +102,7 @@ class HostRow(Model):
     due_at = NumberAttribute(null=True)
     due = HostsDue()
     by_owner = HostsByOwner()
+    by_kind = HostsByKind()
 
 
 class ReposDue(GlobalSecondaryIndex["RepoRow"]):
@@ -110,6 +123,15 @@ class ReposByHost(GlobalSecondaryIndex["RepoRow"]):
     did = UnicodeAttribute(range_key=True)
 
 
+class ReposInScope(GlobalSecondaryIndex["RepoRow"]):
+    class Meta:
+        index_name = "in_scope"
+        projection = KeysOnlyProjection()
+
+    scope_shard = UnicodeAttribute(hash_key=True)
+    did = UnicodeAttribute(range_key=True)
+
+
 class RepoRow(Model):
     """A repo: what is verified of it, what is asked of us, and where it is listed. Every write of it is a compare-and-set
     on ``version``, so that a decision is always carried out on the very row that it was made for."""
@@ -121,10 +143,13 @@ class RepoRow(Model):
     host = UnicodeAttribute(null=True)
     """The PDS that the DID's document names: the one source of this repo."""
     scope_host = UnicodeAttribute(null=True)
-    """``host`` while the repo has wanted records; absent otherwise."""
+    """``host`` while the repo has wanted records; absent otherwise. ``scope_shard``: SCOPE_SHARD, in the same way."""
+    scope_shard = UnicodeAttribute(null=True)
 
     rev = UnicodeAttribute(null=True)
     data = UnicodeAttribute(null=True)
+    head = UnicodeAttribute(null=True)
+    """The CID of the commit ``rev``, whose tree has the root ``data``."""
     sync = UnicodeAttribute()
     """``new`` (never landed), ``synced``, ``desynchronized``, or ``refused`` (no authority: nothing of it is indexed)."""
     reason = UnicodeAttribute(null=True)
@@ -165,6 +190,10 @@ class RepoRow(Model):
     """How many live records there are of each wanted collection."""
     listed = JSONAttribute(default=dict)
     """In which listings the DID stands, and the ``key`` of its row there."""
+    changed = JSONAttribute(default=dict)
+    """In which feeds of changes the DID stands, and the ``key`` of its row there."""
+    half_landed = BooleanAttribute(null=True)
+    """A landing of several transactions has begun and not ended: which collections it changed by now is not known."""
     skipped = NumberAttribute(null=True)
     crawled_at = NumberAttribute(null=True)
     probed_epoch = NumberAttribute(null=True)
@@ -174,6 +203,7 @@ class RepoRow(Model):
     due_at = NumberAttribute(null=True)
     due = ReposDue()
     by_host = ReposByHost()
+    in_scope = ReposInScope()
 
 
 class RecordRow(Model):
@@ -191,12 +221,14 @@ class RecordRow(Model):
 
 
 class ListingRow(Model):
-    """The answer to listReposByCollection, ready to be read: a row per collection and DID, in the order of first listing."""
+    """The answer to listReposByCollection, ready to be read: a row per collection and DID, in the order of first listing.
+    The feeds of changes are beside it in the same form, in the order of the last change; see ``listings``."""
 
     collection = UnicodeAttribute(hash_key=True)
     key = UnicodeAttribute(range_key=True)
     did = UnicodeAttribute(null=True)
     """The DID verbatim, where that is not the one in ``key``."""
+    expires_at = NumberAttribute(null=True)
 
 
 class StateRow(Model):

@@ -6,8 +6,7 @@ Three rules keep the index exact under any interleaving, crash or pause:
    written in the same transaction, so a decision takes effect whole, on the row that it was made for, or not at all.
 2. Between ``claim`` and ``land`` a snapshot's records are written in transactions that each check the job's token. A job
    that lost its token writes nothing, however late it wakes up.
-3. A listing is entered in one transaction over the collection's head, the listing's row and the repo's row. The head only
-   rises, so whoever is listed later sorts later, whatever the clocks say; a key is never used twice.
+3. A listing is entered in one transaction over the collection's head, the listing's row and the repo's row (``listings``).
 
     repo row (version, rev, data, job, collections, listed)  <- compare-and-set
        |-- records   did, path         | same transaction, or
@@ -22,20 +21,20 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 from pynamodb.exceptions import PutError, TransactWriteError
-from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
 from chalicelib import metrics
 from chalicelib.atproto.cid import cid_to_text
 from chalicelib.atproto.repo import Record, Snapshot, VerifiedCommit
 from chalicelib.atproto.syntax import Did, canonical_did
-from chalicelib.index import repo_state
+from chalicelib.index import listings, repo_state
 from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.errors import IndexConflict, JobLost, Superseded, TooLarge
+from chalicelib.index.listings import Listings
 from chalicelib.index.tables import RecordRow, RepoRow, Tables, copy_of
 from chalicelib.telemetry import log
 
@@ -45,15 +44,10 @@ MAX_TRANSACTION_BYTES = 3_500_000
 """Bytes of record values in one transaction; DynamoDB's limit is 4 MB for everything."""
 MAX_VALUE_BYTES = 350_000
 """Bytes of a record's JSON that are kept; DynamoDB's limit is 400 KB for the whole item."""
-MAX_LISTING_CHANGES = 10
-"""Listings entered or left in one transaction (an entry takes two items); more are settled in further ones."""
-MAX_CHANGES = MAX_ITEMS - 1 - 2 * MAX_LISTING_CHANGES
+MAX_CHANGES = MAX_ITEMS - 1 - listings.MAX_ITEMS
 """Records changed in one transaction, beside the repo's row and its listings."""
 MAX_DID_BYTES = 512
 """A DID longer than that does not fit into the listings' sort key, and no supported method makes one."""
-LISTING_HEAD = "listing-head"
-"""Kind of the state row that holds the last key of a listing."""
-
 _ATTEMPTS = 40
 _LOST_SAVES = frozenset({"ConditionalCheckFailedException", "TransactionConflictException"})
 _LOST_RACES = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
@@ -79,9 +73,16 @@ class _Effects:
 
     puts: list[RecordRow] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
+    end_of_many: bool = False
+    """Others were written before, in transactions of their own."""
 
     def __len__(self) -> int:
         return len(self.puts) + len(self.deletes)
+
+    @property
+    def collections(self) -> frozenset[str]:
+        """Whose records change."""
+        return frozenset(path.partition("/")[0] for path in (*(put.path for put in self.puts), *self.deletes))
 
 
 _Decision = Callable[[RepoRow], _Effects | None]
@@ -98,10 +99,13 @@ class Writer:
         clock: Clock = now_ms,
         job_lease_ms: int = 60_000,
         failure_cap_ms: int = 6 * 3600 * 1000,
+        feeds: Set[str] = frozenset(),
         jitter: random.Random | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        """``feeds``: the collections whose changes are fed."""
         self._tables = tables
+        self._listings = Listings(tables, feeds)
         self._clock = clock
         self._job_lease_ms = job_lease_ms
         self._failure_cap_ms = failure_cap_ms
@@ -213,6 +217,7 @@ class Writer:
             _own(row, job).job_until = now + self._job_lease_ms
             if landing:
                 repo_state.desynchronize(row, "landing", now)
+                row.half_landed = True
             return _Effects()
 
         self._update(job.did, decide)
@@ -239,15 +244,15 @@ class Writer:
         if row.data is not None and row.rev is not None and commit.rev < row.rev:
             return self._end(job, lambda row, now: repo_state.desynchronize(row, "rev-went-back", now))
         counts: Counter[str] | None = None
-        last, lost = _Effects(), frozenset[str]()
+        last, unlisted, unfed = _Effects(), frozenset[str](), frozenset[str]()
         known = row.sync == "synced" and (row.rev, row.data) == (commit.rev, data)
         if row.audit or not known:
             counts = Counter(record.path.partition("/")[0] for record in snapshot.records())
             differences = self._differences(job.did, commit.rev, snapshot.records(), audit=bool(row.audit))
             if row.audit and known:
-                lost = self._lost_listings(row)
+                unlisted, unfed = self._listings.lost(row)
                 drift = list(differences)
-                found = len(drift) + len(lost) + (row.collections != counts)
+                found = len(drift) + len(unlisted) + len(unfed) + (row.collections != counts)
                 log("audited", did=job.did, drift=found)
                 metrics.count("Audits")
                 metrics.count("Drift", found)
@@ -255,7 +260,7 @@ class Writer:
             last = self._write_all_but_the_last(job, differences, keep_on)
 
         def landed(row: RepoRow, now: int) -> None:
-            row.rev, row.data, row.host = commit.rev, data, host
+            row.rev, row.data, row.head, row.host = commit.rev, data, cid_to_text(commit.cid), host
             row.sync, row.reason, row.reason_at = "synced", None, None
             row.verbatim = None if commit.did == row.did else commit.did
             row.skipped = snapshot.skipped or None
@@ -263,7 +268,8 @@ class Writer:
             row.active, row.status = True, None
             if counts is not None:
                 row.collections, row.audited_at = dict(counts), now
-                row.listed = {name: key for name, key in row.listed.items() if name not in lost}
+                row.listed = {name: key for name, key in row.listed.items() if name not in unlisted}
+                row.half_landed = row.half_landed or bool(unfed) or None
             row.probed_epoch = None if row.collections else epoch
 
         return self._end(job, landed, last)
@@ -280,7 +286,7 @@ class Writer:
             row.active, row.status = active, None if active and status in (None, "active") else status
             row.host = host or row.host
             if deleted:
-                row.rev = row.data = None
+                row.rev = row.data = row.head = None
                 row.collections = {}
                 repo_state.desynchronize(row, "deleted", now)
 
@@ -339,7 +345,7 @@ class Writer:
                 return None
             if (row.rev, row.host, row.probed_epoch) == (rev, host, epoch):
                 return None
-            row.host, row.rev, row.data, row.probed_epoch = host, rev, None, epoch
+            row.host, row.rev, row.data, row.head, row.probed_epoch = host, rev, None, None, epoch
             row.sync, row.reason, row.reason_at = "new", None, None
             row.active, row.status = True, None
             return _Effects()
@@ -356,7 +362,7 @@ class Writer:
                 return None
             if known and (row.host != host or not repo_state.is_public(row)):
                 return None
-            row.host, row.rev, row.data, row.probed_epoch = host, None, None, None
+            row.host, row.rev, row.data, row.head, row.probed_epoch = host, None, None, None, None
             row.sync, row.reason, row.reason_at = "new", None, None
             row.active, row.status = False, status or "deactivated"
             return _Effects()
@@ -378,7 +384,7 @@ class Writer:
         counts = Counter(updated.collections)
         for change in commit.changes:
             counts[change.path.partition("/")[0]] += (change.cid is not None) - (change.path in before)
-        updated.rev, updated.data = commit.rev, cid_to_text(commit.data)
+        updated.rev, updated.data, updated.head = commit.rev, cid_to_text(commit.data), cid_to_text(commit.cid)
         updated.collections = {collection: count for collection, count in sorted(counts.items()) if count > 0}
         if len(list(_batches([*effects.puts, *effects.deletes]))) > 1:
             raise TooLarge(f"{len(effects)} records change at once")
@@ -386,10 +392,10 @@ class Writer:
             raise Superseded(row.did)
         return updated if repo_state.is_settled(updated) else self._update(commit.did, lambda _: _Effects())
 
-    def save_chain(self, row: RepoRow, *, rev: str, data: str) -> RepoRow:
+    def save_chain(self, row: RepoRow, *, rev: str, data: str, head: str | None) -> RepoRow:
         """Save how far the repo's chain was followed through commits that changed nothing wanted. Raises ``Superseded``."""
         updated = copy_of(row)
-        updated.rev, updated.data = rev, data
+        updated.rev, updated.data, updated.head = rev, data, head
         if not self._write(updated, _Effects()):
             raise Superseded(row.did)
         return updated
@@ -418,7 +424,7 @@ class Writer:
         last = self._write_all_but_the_last(job, self._differences(job.did, "", ()))
 
         def landed(row: RepoRow, now: int) -> None:
-            row.rev = row.data = row.skipped = row.audited_at = row.probed_epoch = None
+            row.rev = row.data = row.head = row.skipped = row.audited_at = row.probed_epoch = None
             row.collections = {}
             row.sync, row.reason, row.reason_at = "new", None, None
             row.asked += not repo_state.is_withheld(row)
@@ -452,23 +458,20 @@ class Writer:
 
     def _write(self, row: RepoRow, effects: _Effects, *, settle: bool = True) -> bool:
         """Write the row with what follows from it, if nobody has changed it meanwhile. Returns whether that was so."""
-        listed = frozenset(row.listed)
-        wanted = repo_state.wanted_listings(row) if settle else listed
-        entering = sorted(wanted - listed)[:MAX_LISTING_CHANGES]
-        leaving = sorted(listed - wanted)[: MAX_LISTING_CHANGES - len(entering)]
+        wanted, touched = frozenset(row.listed), effects.collections
+        if settle:
+            wanted = repo_state.wanted_listings(row)
+        entering, leaving = self._listings.steps(row, wanted)
+        if effects.end_of_many:
+            touched |= self._listings.feeds
+        touched = touched & {*wanted, *row.listed} | {*entering, *leaving}
+        fed = sorted(touched & self._listings.feeds)
         now = self._clock()
-        if not (entering or leaving or len(effects)):
+        if not (entering or leaving or fed or len(effects)):
             repo_state.schedule(row, now)
             return self._save(row)
-        tables = self._tables
-        transaction = TransactWrite(connection=tables.connection)
-        row.listed = dict(row.listed)
-        for collection in leaving:
-            transaction.delete(tables.listings(collection, f"{row.listed.pop(collection)}#{row.did}"))
-        for collection in entering:
-            key = self._advance_head(transaction, collection, now)
-            row.listed[collection] = key
-            transaction.save(tables.listings(collection, f"{key}#{row.did}", did=row.verbatim))
+        transaction = TransactWrite(connection=self._tables.connection)
+        self._listings.add(transaction, row, entering=entering, leaving=leaving, fed=fed, now=now)
         self._add_records(transaction, Did(row.did), effects)
         repo_state.schedule(row, now)
         transaction.save(row)
@@ -482,18 +485,6 @@ class Writer:
                 return False
             raise
         return True
-
-    def _advance_head(self, transaction: TransactWrite, collection: str, now: int) -> str:
-        """Add the step of a collection's head to the transaction; returns the first part of the listing's key."""
-        state = self._tables.state
-        try:
-            last = int(state.get(LISTING_HEAD, collection, consistent_read=True).number)
-            condition: Condition = state.number == last
-        except state.DoesNotExist:
-            last, condition = 0, state.number.does_not_exist()
-        first_seen = max(now * 1000, last + 1)
-        transaction.update(state(LISTING_HEAD, collection), actions=[state.number.set(first_seen)], condition=condition)
-        return f"{first_seen:016d}"
 
     def _end(
         self,
@@ -523,7 +514,9 @@ class Writer:
                 )
                 row.last_error, row.last_error_at = "the DID document could not be fetched again", now
                 row.asked += 1
-            return last or _Effects()
+            effects = last or _Effects()
+            effects.end_of_many, row.half_landed = bool(row.half_landed), None
+            return effects
 
         return self._update(job.did, decide)
 
@@ -587,15 +580,6 @@ class Writer:
         while old is not None:
             yield old.path
             old = next(stored, None)
-
-    def _lost_listings(self, row: RepoRow) -> frozenset[str]:
-        """The collections whose listing does not have the row that the repo's row says it has."""
-        keys = {(name, f"{key}#{row.did}") for name, key in row.listed.items()}
-        found = {
-            (entry.collection, entry.key)
-            for entry in self._tables.listings.batch_get(sorted(keys), consistent_read=True)
-        }
-        return frozenset(name for name, _ in keys - found)
 
     def _effects_of(self, commit: VerifiedCommit, before: dict[str, str]) -> _Effects:
         effects = _Effects()

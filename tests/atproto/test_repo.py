@@ -84,6 +84,7 @@ def test_a_commit_tells_its_wanted_changes() -> None:
         did=DID,
         rev=Tid(commit.rev),
         since=before.rev,
+        cid=made.head.cid,
         data=commit.data,
         prev_data=before.data,
         changes=(

@@ -18,6 +18,10 @@ UNSETTLED = ("reason", "claim", "job", "due_at", "last_error", "resolve_again", 
 """What a row has only while there is something to do, or something is wrong."""
 
 
+FEED = "changes:"
+"""Before the collection's name, in the keys of its feed of changes."""
+
+
 def is_wanted(path: str) -> bool:
     return path.startswith("io.atcr.") and "/" in path
 
@@ -29,7 +33,11 @@ def differences(net: Neighbourhood) -> list[str]:
     records: dict[str, dict[str, Any]] = {}
     for row in engine.rows("records"):
         records.setdefault(row["did"], {})[row["path"]] = row
-    listed = {(row["collection"], row["key"].partition("#")[2]) for row in engine.rows("listings")}
+    listed = {
+        (row["collection"], row["key"].partition("#")[2])
+        for row in engine.rows("listings")
+        if not row["collection"].startswith(FEED)
+    }
     expected: set[tuple[str, str]] = set()
     for did in {*net.homes, *repos, *records}:
         row, account = repos.get(did), net.account(did)
@@ -108,11 +116,59 @@ class ListingOrder:
         late = [
             f"{key} was listed in {collection} behind {self._heads[collection]}"
             for collection, key in sorted(now - self._seen)
-            if int(key.partition("#")[0]) <= self._heads.get(collection, 0)
+            if int(key.partition("#")[0]) <= self._heads.get(collection.removeprefix(FEED), 0)
         ]
         late += [f"the head of {name} went back" for name, head in self._heads.items() if heads.get(name, 0) < head]
         self._heads, self._seen = heads, now
         return late
+
+
+class Follower:
+    """A client that asks for changes only. What it knows then is what it would be told if it asked for everything."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, int] = {}
+        self._known: dict[tuple[str, str], dict[str, str]] = {}
+
+    def look(self) -> None:
+        """Take over what changed since the last look, as it is now."""
+        changed: set[tuple[str, str]] = set()
+        for row in engine.rows("listings"):
+            position, _, did = row["key"].partition("#")
+            if row["collection"].startswith(FEED) and int(position) > self._since.get(row["collection"], 0):
+                changed.add((row["collection"].removeprefix(FEED), did))
+        for collection in {collection for collection, _ in changed}:
+            feed = FEED + collection
+            self._since[feed] = max(
+                int(row["key"].partition("#")[0]) for row in engine.rows("listings") if row["collection"] == feed
+            )
+        there = _records_of_listed()
+        for each in changed:
+            self._known[each] = there.get(each, {})
+
+    def misses(self, feeds: Iterable[str]) -> list[str]:
+        """Where what it knows is not what there is."""
+        self.look()
+        there = {key: records for key, records in _records_of_listed().items() if key[0] in feeds}
+        known = {key: records for key, records in self._known.items() if records}
+        return [
+            f"{did} has {there.get((collection, did))} in {collection}, and a follower knows of {known.get((collection, did))}"
+            for collection, did in sorted({*there, *known})
+            if there.get((collection, did)) != known.get((collection, did))
+        ]
+
+
+def _records_of_listed() -> dict[tuple[str, str], dict[str, str]]:
+    """The CIDs of the records, by collection and DID, of those that are listed in it."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in engine.rows("listings"):
+        if not row["collection"].startswith(FEED):
+            found[(row["collection"], row["key"].partition("#")[2])] = {}
+    for row in engine.rows("records"):
+        key = (row["path"].partition("/")[0], row["did"])
+        if key in found:
+            found[key][row["path"]] = row["cid"]
+    return found
 
 
 def inconsistencies() -> Iterable[str]:
@@ -126,11 +182,15 @@ def inconsistencies() -> Iterable[str]:
         if (row["collection"], key) in seen:
             yield f"two rows of {row['collection']} have the key {key}"
         seen.add((row["collection"], key))
-        if int(key) > heads.get(row["collection"], 0):
-            yield f"{row['collection']} has the key {key} beyond its head {heads.get(row['collection'])}"
+        head = heads.get(row["collection"].removeprefix(FEED), 0)
+        if int(key) > head:
+            yield f"{row['collection']} has the key {key} beyond its head {head}"
         listings.add((did, row["collection"], key))
     noted = {
-        (did, collection, key) for did, row in repos.items() for collection, key in json.loads(row["listed"]).items()
+        (did, f"{kind}{collection}", key)
+        for did, row in repos.items()
+        for kind, name in (("", "listed"), (FEED, "changed"))
+        for collection, key in json.loads(row[name]).items()
     }
     for did, collection, key in sorted(listings ^ noted):
         yield f"{did} in {collection} under {key}: {'noted' if (did, collection, key) in noted else 'listed'} only"

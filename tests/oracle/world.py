@@ -33,6 +33,7 @@ from chalicelib.crawl.orders import new_order
 from chalicelib.crawl.queue import HostJob, Queue, to_body
 from chalicelib.crawl.sweep import sweep
 from chalicelib.index import hosts as host_rows
+from chalicelib.index import listings
 from chalicelib.index import writer as writing
 from chalicelib.index.tables import Tables
 from simulator.clock import Clock
@@ -47,7 +48,7 @@ from tests.oracle.engine import PREFIX, InProcess
 from tests.oracle.faults import Gate
 from tests.oracle.network import InProcessDoor, Wire
 from tests.oracle.processes import Inline, InTurn, Killed, Loop, Paused, Process, as_nobody
-from tests.oracle.truth import ListingOrder, differences, inconsistencies
+from tests.oracle.truth import Follower, ListingOrder, differences, inconsistencies
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "local",
@@ -71,6 +72,7 @@ SETTINGS = {
     "DISCOVER_SECONDS": "5",
     "RECONNECT_CAP_SECONDS": "8",
     "QUEUED_COMMITS": "3",
+    "CHANGES": "io.atcr.hold.captain,io.atcr.hold.crew",
 }
 LEASE_SECONDS = 40
 RECENT_SECONDS = 150
@@ -163,6 +165,7 @@ class World:
         self.gate = Gate(self._meddle, self._spend)
         self.told: list[str] = []
         self._order = ListingOrder()
+        self._follower = Follower()
         variables = SETTINGS | {"PLC_URL": self.net.plc.url} | settings
         self._settings = service_settings.read({f"DISCOVERY_{name}": value for name, value in variables.items()})
         self._entered = ExitStack()
@@ -175,7 +178,7 @@ class World:
             mock.patch.object(host_job, "IN_PLACE", in_place),
             mock.patch.object(host_job, "PAGE", page),
             mock.patch.object(writing, "MAX_CHANGES", changes),
-            mock.patch.object(writing, "MAX_LISTING_CHANGES", 1),
+            mock.patch.object(listings, "MAX_CHANGES", 1),
             *(
                 mock.patch.object(module, "time", SimpleNamespace(monotonic=self.seconds))
                 for module in (subscriber.connection, subscriber.supervisor, subscriber.pipeline, repo_job)
@@ -470,7 +473,7 @@ class World:
                     self.crawl(host)
             self.unseen.clear()
             self._rest()
-        found = differences(self.net) + self._order.look()
+        found = differences(self.net) + self._order.look() + self._follower.misses(self._settings.changes)
         assert not found, "\n".join(found)
 
     def _rest(self) -> None:
@@ -512,5 +515,6 @@ class World:
 
     def check(self) -> None:
         """What must be so at any moment."""
+        self._follower.look()
         found = list(inconsistencies()) + self._order.look()
         assert not found, "\n".join(found)
