@@ -5,6 +5,10 @@ repo in their order, one at a time, lanes beside each other. A lane verifies a c
 it; whatever it cannot apply becomes a durable request to crawl the repo. Either way the event is then done, and the cursor
 may pass it.
 
+What one host sends must not keep others waiting. So a lane has the events of one host: what another one sends of the same
+repo waits in a lane of its own until it has turned out to be the repo's PDS. And hosts take turns for what all of them share: the
+threads in which tables are read and written, and those in which DID documents are fetched.
+
     frame -> peek -> (nothing of ours) -> skipped
                  `-> lane of the repo -> verified, continues the chain -> applied in one transaction
                                       |- a job is writing the repo     -> waits for it to land, then goes on
@@ -18,8 +22,11 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from chalicelib.atproto.cid import cid_to_text
 from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
@@ -35,6 +42,7 @@ from chalicelib.index.errors import Superseded, TooLarge
 from chalicelib.index.tables import RepoRow
 from chalicelib.telemetry import log
 from subscriber import measures
+from subscriber.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,16 @@ MEMORY = 200_000
 """Repos that are kept in memory at most."""
 TRAIL = 256
 """Steps of a chain that are remembered since it was last saved."""
-REFRESH_MS = 10_000
+REFRESH_SECONDS = 10.0
 """A DID document is fetched again at most so often because a stream disagrees with it."""
+LOOKUPS_EACH = 2
+"""DID documents that are fetched at a time for the events of one host."""
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 T = TypeVar("T")
+
+_source: ContextVar[Origin | None] = ContextVar("source", default=None)
+"""The host whose event is worked on, whose turn is taken."""
 
 
 @dataclass
@@ -96,6 +109,7 @@ class _Item:
     size: int
     source: Origin
     done: Callable[[], None]
+    number: int
     since: float
     """When it was read (monotonic seconds)."""
 
@@ -112,14 +126,22 @@ class Pipeline:
 
     def __init__(self, context: Context, executor: Executor) -> None:
         self._context = context
-        self._executor = executor
-        self._fetching = ThreadPoolExecutor(context.settings.stream_workers, thread_name_prefix="identities")
-        """Others keep us waiting for DID documents: never in the threads that beats, cursors and commits need."""
+        workers = context.settings.stream_workers
+        self._tables = Turns(executor, workers, each=workers)
+        self._fetching = ThreadPoolExecutor(2 * workers, thread_name_prefix="identities")
+        """Others keep us waiting for DID documents: never in the threads that cursors and commits need."""
+        self._lookups = Turns(self._fetching, 2 * workers, each=LOOKUPS_EACH)
         self._needles = context.settings.collections.needles
         self._repos: OrderedDict[str, Repo] = OrderedDict()
-        self._disputes: OrderedDict[str, int] = OrderedDict()
-        """When a DID's document was last fetched again because a stream disagreed with it (UTC ms)."""
-        self._lanes: dict[str, _Lane] = {}
+        self._numbers = count()
+        """Of events, and of what is fetched because of them: what comes after what."""
+        self._disputes: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """When a DID's document was last fetched again because a stream disagreed with it (number, monotonic seconds)."""
+        self._settling: dict[str, asyncio.Future[Identity]] = {}
+        """Those that are being fetched."""
+        self._lanes: dict[tuple[str, Origin], _Lane] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of repos that are worked on: two hosts may both have a say for a moment, when an account moves."""
         self.counts: Counter[str] = Counter()
         """What became of events, by kind of outcome, since the start."""
 
@@ -152,11 +174,11 @@ class Pipeline:
 
     def submit(self, source: Origin, event: RepoEvent, size: int, done: Callable[[], None]) -> None:
         """Carry out an event; ``done`` is called in the event loop when its effect is durable."""
-        key = canonical_did(event.did)
+        key = canonical_did(event.did), source
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane()
-        lane.items.append(_Item(event, size, source, done, time.monotonic()))
+        lane.items.append(_Item(event, size, source, done, next(self._numbers), time.monotonic()))
         lane.bytes += size
         if lane.task is None:
             lane.task = asyncio.get_running_loop().create_task(self._drive(key, lane))
@@ -183,7 +205,7 @@ class Pipeline:
         """Save how far the chains of the host's repos were followed; comes before the host's cursor is saved."""
         for repo in [repo for repo in self._repos.values() if repo.is_ahead and repo.row.host == str(origin)]:
             rev, data, head = repo.rev, repo.data, repo.head
-            if rev is None or data is None or repo.row.did in self._lanes:
+            if rev is None or data is None or (repo.row.did, origin) in self._lanes:
                 continue
             try:
                 row = await self._run(self._context.writer.save_chain, repo.row, rev=rev, data=data, head=head)
@@ -195,7 +217,8 @@ class Pipeline:
 
     # -- lanes
 
-    async def _drive(self, key: str, lane: _Lane) -> None:
+    async def _drive(self, key: tuple[str, Origin], lane: _Lane) -> None:
+        _source.set(key[1])
         pauses = iter(_POLL_SECONDS)
         while lane.items:
             item = lane.items[0]
@@ -224,30 +247,40 @@ class Pipeline:
             return await self._desynchronize(item.event.did, f"unverified: {type(error).__name__}")
 
     async def _handle(self, item: _Item, lane: _Lane) -> str:
-        match item.event:
+        event = item.event
+        repo = await self._lookup(event.did)
+        if not self._is_wanted(event, repo):
+            return "unwanted"
+        if (repo is None or repo.row.host != str(item.source)) and await self._vouched(item, repo) is None:
+            return "no-authority"
+        async with self._locks.setdefault(canonical_did(event.did), asyncio.Lock()):
+            match event:
+                case CommitEvent():
+                    return await self._commit(event, item, repo, lane)
+                case SyncEvent():
+                    return await self._sync(event, item, repo)
+                case IdentityEvent() if repo is not None:
+                    return await self._identity(event, repo)
+                case AccountEvent() if repo is not None:
+                    return await self._account(event, repo)
+                case _:
+                    return await self._unreadable(item, repo)
+
+    def _is_wanted(self, event: RepoEvent, repo: Repo | None) -> bool:
+        """Whether anything may follow from the event, whoever sent it."""
+        match event:
             case CommitEvent():
-                return await self._commit(item.event, item.source, lane)
-            case SyncEvent():
-                return await self._sync(item.event, item.source)
-            case IdentityEvent():
-                return await self._identity(item.event)
-            case AccountEvent():
-                return await self._account(item.event)
-            case Unreadable():
-                return await self._unreadable(item.event, item.source)
+                wants = self._context.settings.collections.wants_key
+                in_scope = repo is not None and repo.row.collections
+                return bool(in_scope) or event.too_big or any(wants(op.path.encode()) for op in event.ops)
+            case IdentityEvent() | AccountEvent():
+                return repo is not None
+        return True
 
     # -- commits
 
-    async def _commit(self, event: CommitEvent, source: Origin, lane: _Lane) -> str:
-        scope = self._context.settings.collections
-        repo = await self._lookup(event.did)
-        if repo is None or not repo.row.collections:
-            wanted = event.too_big or any(scope.wants_key(op.path.encode()) for op in event.ops)
-            if not wanted:
-                return "unwanted"
+    async def _commit(self, event: CommitEvent, item: _Item, repo: Repo | None, lane: _Lane) -> str:
         if repo is None:
-            if await self._vouched(event.did, source) is None:
-                return "no-authority"
             return await self._desynchronize(event.did, "new")
         while True:
             outcome = await self._settled_row(repo, lane)
@@ -260,7 +293,7 @@ class Pipeline:
             if repo.rev is not None and event.rev <= repo.rev:
                 return "duplicate"
             try:
-                commit = await self._verify(event, source, repo)
+                commit = await self._verify(event, item, repo)
             except VerificationFailed as error:
                 if error.reason == "no-authority":
                     return error.reason
@@ -312,18 +345,18 @@ class Pipeline:
             await self._ask(Did(repo.row.did))
         return "inactive"
 
-    async def _verify(self, event: CommitEvent, source: Origin, repo: Repo) -> VerifiedCommit:
+    async def _verify(self, event: CommitEvent, item: _Item, repo: Repo) -> VerifiedCommit:
         scope = self._context.settings.collections
-        identity = await self._vouched(event.did, source, repo)
+        identity = await self._vouched(item, repo)
         if identity is None:
-            raise VerificationFailed("no-authority", f"its DID document does not name {source}")
+            raise VerificationFailed("no-authority", f"its DID document does not name {item.source}")
         if identity.key is None:
             raise VerificationFailed("no-key", "its DID document names no signing key that can be used")
         now = self._context.clock() / 1000
         try:
             return verify_commit(event, identity.key, scope, now=now)
         except BadSignature:
-            fresh = await self._refreshed(event.did)
+            fresh = await self._refreshed(item)
             if fresh is None or fresh.key is None or fresh.key == identity.key:
                 raise
             return verify_commit(event, fresh.key, scope, now=now)
@@ -341,9 +374,8 @@ class Pipeline:
 
     # -- the other events: each is a reason to ask
 
-    async def _sync(self, event: SyncEvent, source: Origin) -> str:
-        repo = await self._lookup(event.did)
-        identity = await self._vouched(event.did, source, repo)
+    async def _sync(self, event: SyncEvent, item: _Item, repo: Repo | None) -> str:
+        identity = await self._vouched(item, repo)
         if identity is None or identity.key is None:
             return "no-authority"
         if repo is not None:
@@ -357,19 +389,13 @@ class Pipeline:
             return "unwanted"
         return await self._desynchronize(event.did, "sync-event")
 
-    async def _identity(self, event: IdentityEvent) -> str:
-        repo = await self._lookup(event.did)
-        if repo is None:
-            return "unwanted"
+    async def _identity(self, event: IdentityEvent, repo: Repo) -> str:
         repo.identity_after = self._context.clock()
         if not repo.row.collections:
             return "unwanted"
         return await self._ask(event.did, refresh=True)
 
-    async def _account(self, event: AccountEvent) -> str:
-        repo = await self._lookup(event.did)
-        if repo is None:
-            return "unwanted"
+    async def _account(self, event: AccountEvent, repo: Repo) -> str:
         await self._reload(repo)
         row = repo.row
         if (
@@ -382,10 +408,10 @@ class Pipeline:
         claim = "active" if event.active else event.status or "deactivated"
         return await self._ask(event.did, claim=claim)
 
-    async def _unreadable(self, event: Unreadable, source: Origin) -> str:
-        if await self._vouched(event.did, source, await self._lookup(event.did)) is None:
+    async def _unreadable(self, item: _Item, repo: Repo | None) -> str:
+        if await self._vouched(item, repo) is None:
             return "no-authority"
-        return await self._ask(event.did)
+        return await self._ask(item.event.did)
 
     # -- parts
 
@@ -434,34 +460,48 @@ class Pipeline:
             self._repos.popitem(last=False)
         return repo
 
-    async def _vouched(self, did: Did, source: Origin, repo: Repo | None = None) -> Identity | None:
-        """Who the DID is, if its document names ``source`` as its PDS, be it only since a short while ago."""
-        identity = await self._identity_of(did, newer_than=repo.identity_after if repo else None)
-        if identity.pds != source:
-            identity = await self._refreshed(did) or identity
-        return identity if identity.pds == source else None
+    async def _vouched(self, item: _Item, repo: Repo | None) -> Identity | None:
+        """Who the DID is, if its document names the event's source as its PDS, be it only since a short while ago."""
+        did, newer_than = item.event.did, repo.identity_after if repo else None
+        identity = await self._identity_of(did, newer_than=newer_than)
+        if identity.pds != item.source:
+            identity = await self._refreshed(item) or await self._identity_of(did, newer_than=newer_than)
+        return identity if identity.pds == item.source else None
 
-    async def _refreshed(self, did: Did) -> Identity | None:
-        """Who the DID is by a newly fetched document, since a stream disagrees with what is known; ``None``: that was done a
-        short while ago."""
-        now, key = self._context.clock(), canonical_did(did)
-        if now - self._disputes.get(key, 0) < REFRESH_MS:
-            return None
-        self._disputes[key] = now
+    async def _refreshed(self, item: _Item) -> Identity | None:
+        """Who the DID is by a document fetched now, since a stream disagrees with what is known; ``None``: one was fetched
+        since the event came."""
+        did, key = item.event.did, canonical_did(item.event.did)
+        while True:
+            number, at = self._disputes.get(key, (-1, -REFRESH_SECONDS))
+            if number > item.number:
+                return await asyncio.shield(self._settling[key]) if key in self._settling else None
+            if (wait := at + REFRESH_SECONDS - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+                continue
+            await self._lookups.begin(item.source)
+            with self._lookups.ending(item.source):
+                if self._disputes.get(key, (-1,))[0] == number:
+                    return await asyncio.shield(self._settle(did, key))
+
+    def _settle(self, did: Did, key: str) -> asyncio.Future[Identity]:
+        """Begin to fetch a document again."""
+        self._disputes[key] = next(self._numbers), time.monotonic()
         self._disputes.move_to_end(key)
         while len(self._disputes) > MEMORY:
             self._disputes.popitem(last=False)
-        return await self._in_threads(self._fetching, self._context.identities.refresh, did)
+        refresh = self._context.identities.refresh
+        fetching = asyncio.get_running_loop().run_in_executor(self._fetching, refresh, did)
+        self._settling[key] = fetching
+        fetching.add_done_callback(lambda _: self._settling.pop(key))
+        return fetching
 
     async def _identity_of(self, did: Did, *, newer_than: int | None = None) -> Identity:
         identities = self._context.identities
         known = await self._run(identities.known, did, newer_than=newer_than)
         if known is not None:
             return known
-        return await self._in_threads(self._fetching, identities.get, did, newer_than=newer_than)
+        return await self._lookups.run(_source.get(), identities.get, did, newer_than=newer_than)
 
     async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await self._in_threads(self._executor, function, *args, **kwargs)
-
-    async def _in_threads(self, executor: Executor, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(executor, lambda: function(*args, **kwargs))
+        return await self._tables.run(_source.get(), function, *args, **kwargs)
