@@ -35,6 +35,13 @@ def method(nsid: str) -> Response:
     return methods.call(app, nsid)
 
 
+@app.route("/admin/{name}", methods=["GET", "POST"], content_types=["*/*"])
+def admin(name: str) -> Response:
+    from chalicelib.api.admin import methods as operators_methods
+
+    return operators_methods.call(app, name)
+
+
 @app.on_sqs_message(queue=settings.current().queue_name, batch_size=1, maximum_concurrency=MAX_CRAWLS)
 def crawl(event: SQSEvent) -> None:
     from chalicelib.crawl.jobs import work

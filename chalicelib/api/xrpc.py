@@ -85,6 +85,25 @@ class Parameters:
         return int(text)
 
 
+def json_body(request: Request, example: str, *, most: int) -> Any:
+    """What is in a body of at most ``most`` bytes of JSON; ``example`` is for the messages. Raises ``XrpcFailure``."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("application/json", ""):
+        raise XrpcFailure(415, "UnsupportedMediaType", f"send the body as application/json, not as {shown(media_type)}")
+    try:
+        body = request.raw_body
+        if len(body) > most:
+            raise invalid_request(f"the body has {len(body)} bytes: at most {most} are allowed")
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise invalid_request(f"the body must be JSON such as {example}") from None
+
+
+def address(request: Request) -> str:
+    """Of who asks, as the gateway saw it; what the caller's own headers say does not matter."""
+    return str((request.context.get("identity") or {}).get("sourceIp") or "")
+
+
 # -- answers
 
 
@@ -119,6 +138,8 @@ _PREFLIGHT = {
 
 def _may_be_read_anywhere(request: Request, response: Response) -> bool:
     # A procedure's preflight goes without: other sites' pages have no business to call it.
+    if request.path.startswith("/admin/"):
+        return False
     return request.method == "GET" or (request.method == "OPTIONS" and "POST" not in response.headers.get("Allow", ""))
 
 

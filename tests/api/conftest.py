@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib import process, settings
+from chalicelib.api.admin import token
 from chalicelib.index.tables import Tables
 from tests.conftest import Stack
 
@@ -85,7 +86,9 @@ class Api:
         body: str | None = None,
     ) -> dict[str, Any]:
         """The event of a request."""
-        resource = path if path in self.app.routes else "/xrpc/{nsid}"
+        folder, _, last = path.rpartition("/")
+        variable = "name" if folder == "/admin" else "nsid"
+        resource = path if path in self.app.routes else f"{'/admin' if variable == 'name' else '/xrpc'}/{{{variable}}}"
         sent = {"Host": "abc.execute-api.us-east-1.amazonaws.com", "User-Agent": "test"} | (headers or {})
         values: dict[str, list[str]] = {}
         for name, value in query:
@@ -98,7 +101,7 @@ class Api:
             "multiValueHeaders": {name: [value] for name, value in sent.items()},
             "queryStringParameters": {name: several[-1] for name, several in values.items()} or None,
             "multiValueQueryStringParameters": values or None,
-            "pathParameters": {"nsid": path.rpartition("/")[2]} if resource.endswith("{nsid}") else None,
+            "pathParameters": {variable: last} if resource != path else None,
             "stageVariables": None,
             "requestContext": {
                 "accountId": "123456789012",
@@ -123,7 +126,7 @@ class Api:
 @pytest.fixture
 def forget() -> Iterator[None]:
     """What a process keeps is made anew before the test and after it."""
-    kept = (settings.current, process.reader, process.context)
+    kept = (settings.current, process.reader, process.context, token.current)
     for function in kept:
         function.cache_clear()
     yield

@@ -1,0 +1,38 @@
+"""The operators' methods, at ``/admin/NAME``: closed but for who has the token.
+
+GET   reads, which the API does itself
+POST  orders: checked here, and sent to the crawl Lambda, which has the rights for them; getOrder tells what came of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from chalice.app import Chalice, Request, Response
+
+from chalicelib.api import methods
+from chalicelib.api.admin import bearer
+from chalicelib.api.methods import Method
+
+ACTIONS = ("ban", "crawl", "pause", "purge", "redrive", "restore", "resume", "resync", "takedown", "unban")
+
+METHODS: Mapping[str, Method] = {
+    "getHost": Method("GET", "admin.reads:get_host"),
+    "getOrder": Method("GET", "admin.reads:get_order"),
+    "getRepo": Method("GET", "admin.reads:get_repo"),
+    "listAudit": Method("GET", "admin.reads:list_audit"),
+    "listBans": Method("GET", "admin.reads:list_bans"),
+    "listDeadLetters": Method("GET", "admin.reads:list_dead_letters"),
+    "listHosts": Method("GET", "admin.reads:list_hosts"),
+    **{action: Method("POST", "admin.orders:give") for action in ACTIONS},
+}
+
+
+def call(app: Chalice, name: str) -> Response:
+    """Answer the request to ``app`` for an operator's method. Who has no token learns nothing, not even which methods there
+    are. Raises ``XrpcFailure``."""
+    bearer.admit(cast(Request, app.current_request))
+    response = methods.call(app, name, METHODS)
+    response.headers["Cache-Control"] = "no-store"
+    return response
