@@ -42,7 +42,8 @@ class Cache:
             if known != (_FORMAT, source, collection):
                 return None
             kept = tuple(entry for item in content["entries"] if (entry := entries.read_entry(item)))
-            return Kept(kept, content["cursor"], content["etag"], float(content["wholeAt"]), float(content["askedAt"]))
+            cursor, etag = (None if content[name] is None else str(content[name]) for name in ("cursor", "etag"))
+            return Kept(kept, cursor, etag, float(content["wholeAt"]), float(content["askedAt"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 

@@ -29,6 +29,8 @@ LIVE = frozenset({"", "active", "idle", "throttled"})
 """Statuses of hosts, in listHosts, that another relay is told of."""
 _AT_ONCE = 4
 """Hosts that one relay is asked about at the same time."""
+_LOST = 3
+"""Hosts in a row about which a relay did not answer: it is not asked about others."""
 _PATIENCE = Retry(attempts=6, pause=1, longest=300)
 _ANSWER = 64_000
 """Bytes of a relay's answer; it has none where it agrees."""
@@ -43,6 +45,8 @@ class Outcome:
     accepted: bool
     attempts: int
     error: str | None = None
+    answered: bool = True
+    """Whether it said yes or no in the end."""
 
 
 class Registrar:
@@ -69,29 +73,38 @@ class Registrar:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def request_crawl(self, hosts: Iterable[str], say: Callable[[Outcome], None]) -> list[Outcome]:
+    async def request_crawl(
+        self, hosts: Iterable[str], say: Callable[[Outcome], None], *, starting: bool = True
+    ) -> list[Outcome]:
         """Ask every relay to crawl every host; ``say`` hears of each outcome as it comes. Of outcomes, those of the first
-        host come first, in the order of the relays."""
+        host come first, in the order of the relays. ``starting``: the hosts may not be up yet, so ``HostNotFound`` is not
+        the last word."""
         hosts = tuple(dict.fromkeys(hosts))
         turns = {relay: asyncio.Semaphore(_AT_ONCE) for relay in self._relays}
+        lost = dict.fromkeys(self._relays, 0)
+        worth = _is_busy_or_early if starting else _is_busy
 
         async def one(host: str, relay: str) -> Outcome:
             async with turns[relay]:
-                outcome = await self._ask(host, relay)
+                if lost[relay] < _LOST:
+                    outcome = await self._ask(host, relay, worth)
+                    lost[relay] = 0 if outcome.answered else lost[relay] + 1
+                else:
+                    outcome = Outcome(host, relay, False, 0, "not asked any more, as it does not answer", False)
             say(outcome)
             return outcome
 
         return list(await asyncio.gather(*(one(host, relay) for host in hosts for relay in self._relays)))
 
-    async def _ask(self, host: str, relay: str) -> Outcome:
+    async def _ask(self, host: str, relay: str, worth: Callable[[Answer], bool]) -> Outcome:
         asking = Web(self._http, self._retry, _ANSWER, self._wait, self._seconds)
         url = f"{relay}/xrpc/com.atproto.sync.requestCrawl"
         try:
-            answer = await asking.ask("POST", url, worth=_worth, json={"hostname": host})
+            answer = await asking.ask("POST", url, worth=worth, json={"hostname": host})
         except SourceFailed as failed:
-            return Outcome(host, relay, False, asking.attempts, str(failed))
+            return Outcome(host, relay, False, asking.attempts, str(failed), False)
         error = None if answer.status in range(200, 300) else str(answer.refusal())
-        return Outcome(host, relay, error is None, asking.attempts, error)
+        return Outcome(host, relay, error is None, asking.attempts, error, not _is_busy(answer))
 
     async def hosts_of(self, service: str, *, limits: Limits) -> list[str]:
         """The live hosts that a service lists (com.atproto.sync.listHosts). Raises SourceFailed, ValueError."""
@@ -107,9 +120,13 @@ class Registrar:
         return [name for name, status in found if status in LIVE]
 
 
-def _worth(answer: Answer) -> bool:
+def _is_busy(answer: Answer) -> bool:
+    return answer.status in BUSY
+
+
+def _is_busy_or_early(answer: Answer) -> bool:
     # A host may announce itself before its proxy is up.
-    return answer.status in BUSY or (answer.status == 400 and answer.refusal().error == "HostNotFound")
+    return _is_busy(answer) or (answer.status == 400 and answer.refusal().error == "HostNotFound")
 
 
 def registered(outcomes: Sequence[Outcome], *, with_all: bool) -> bool:
@@ -141,7 +158,8 @@ async def _main(options: argparse.Namespace) -> int:
     retry = Retry(attempts=options.attempts, pause=options.pause, longest=options.longest)
     async with Registrar(relays, retry=retry, seconds=options.seconds) as registrar:
         hosts = await registrar.hosts_of(options.service, limits=Limits()) if host is None else [host]
-        outcomes = await registrar.request_crawl(hosts, (lambda outcome: None) if options.json else _say)
+        say = (lambda outcome: None) if options.json else _say
+        outcomes = await registrar.request_crawl(hosts, say, starting=host is not None)
     if options.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     elif host is None:

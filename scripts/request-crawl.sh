@@ -39,6 +39,7 @@ case $need in one | all) ;; *) wrong 'REQUEST_CRAWL_NEED is one or all' ;; esac
 for number in "$attempts" "$pause" "$longest" "$timeout"; do
   case $number in '' | *[!0-9]*) wrong "not a whole number: $number" ;; esac
 done
+case $with in curl | wget) ;; *) wrong 'REQUEST_CRAWL_WITH is curl or wget' ;; esac
 command -v "$with" >/dev/null 2>&1 || wrong 'neither curl nor wget is here'
 
 folder=$(mktemp -d) || exit 2

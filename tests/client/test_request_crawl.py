@@ -224,6 +224,26 @@ def test_all_hosts_of_a_service_are_registered_with_another(play: Play, capsys: 
     assert err == "3 hosts, 3 of 3 requests accepted\n"
 
 
+def test_a_relay_that_does_not_answer_is_not_asked_about_every_host(play: Play, nobody: str) -> None:
+    busy, good = play(), play()
+    busy.service.reply = http(503)
+    found = outcomes([f"hold{n}.example.com" for n in range(40)], nobody, busy.url, good.url, retry=Retry(attempts=1))
+    asked = {relay: sum(one.attempts for one in found if one.relay == relay) for relay in (nobody, busy.url, good.url)}
+    assert asked[good.url] == 40
+    assert 3 <= asked[nobody] <= 3 + 4
+    assert 3 <= asked[busy.url] <= 3 + 4
+    assert [one.accepted for one in found if one.relay != good.url] == [False] * 80
+
+
+def test_among_all_hosts_one_that_is_down_is_asked_for_once(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    service, relay = play(), play()
+    service.service.hosts = HOSTS[:1]
+    relay.service.reply = refusal(400, "HostNotFound", "it does not answer")
+    assert main(["--all", "--service", service.url, relay.url]) == 1
+    assert "failed: 400 HostNotFound" in capsys.readouterr().out
+    assert relay.asked() == 1
+
+
 def test_a_host_that_no_relay_takes_fails_the_whole(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     service, relay = play(), play()
     service.service.hosts = HOSTS
