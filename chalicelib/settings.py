@@ -192,6 +192,7 @@ class Settings:
     max_repo_bytes: int = _integer(2_000_000_000, 1_000, 10**12, "Largest CAR that is read, in bytes")
     max_repo_records: int = _integer(5_000_000, 1, 10**9, "Most wanted records that one repo may have")
     max_host_repos: int = _integer(10_000_000, 1, 10**10, "Most repos that are read from one host's listRepos")
+    max_host_pages: int = _integer(25_000, 1, 10**8, "Most pages of listRepos that one walk through a host takes")
     identity_ttl_hours: float = _seconds(24, 0.001, 24 * 30, "A DID document is asked for again after so many hours")
 
     cursor_seconds: float = _seconds(5, 0.05, 300, "Cursors and chain states are saved so often, if they changed")

@@ -157,26 +157,36 @@ class _HostCrawl:
             context.budgets.let_in(self._origin)
             context.hosts.confirm(crawl)
         cursor: str | None = crawl.row.crawl_page
-        seen = int(crawl.row.crawl_seen or 0)
+        seen, pages = int(crawl.row.crawl_seen or 0), int(crawl.row.crawl_pages or 0)
+        been = set[int]()
+        """Cursors that this job was given, as hashes."""
         begins = cursor is None
         unlisted = self._in_scope() if begins else set()
         while True:
             time.sleep(self._pace.reserve())
+            been.add(hash(cursor))
             page = self._client.list_repos(cursor, PAGE)
-            if page.cursor is not None and page.cursor == cursor:
-                raise BadResponse("listRepos gives a cursor that leads back to the same page")
+            pages += 1
+            if page.cursor is not None and hash(page.cursor) in been:
+                raise self._endless(BadResponse("listRepos gives a cursor that leads back to a page that was read"))
+            if pages > context.settings.max_host_pages:
+                most = context.settings.max_host_pages
+                raise self._endless(BudgetExceeded(f"the host lists its repos on more than {most} pages"))
             few = cursor is None and len(page.repos) <= IN_PLACE and self._is_last(page)
-            if not self._visit(page.repos, few, partial(context.hosts.progress, crawl, page=cursor, seen=seen)):
+            if not self._visit(
+                page.repos, few, partial(context.hosts.progress, crawl, page=cursor, seen=seen, pages=pages - 1)
+            ):
                 self._hand_over()
                 return
             unlisted.difference_update(canonical_did(repo.did) for repo in page.repos)
             seen += len(page.repos)
             if seen > context.settings.max_host_repos:
-                raise BudgetExceeded(f"the host lists more than {context.settings.max_host_repos} repos")
+                most = context.settings.max_host_repos
+                raise self._endless(BudgetExceeded(f"the host lists more than {most} repos"))
             if few or page.cursor is None:
                 break
             cursor = page.cursor
-            context.hosts.progress(crawl, page=cursor, seen=seen)
+            context.hosts.progress(crawl, page=cursor, seen=seen, pages=pages)
             self.got_on = True
             log("host-progress", host=str(self._origin), repos=seen)
             if self._deadline.left < 0:
@@ -190,6 +200,11 @@ class _HostCrawl:
         log("host-done", host=str(self._origin), repos=seen, again=again)
         if again:
             context.queue.send(HostJob(self._origin))
+
+    def _endless(self, error: RemoteError) -> RemoteError:
+        """What ends a walk that would have no end: the next job gets no further, so it comes later and later."""
+        self.got_on = False
+        return error
 
     def _hand_over(self) -> None:
         """There is no time left: another job goes on where this one stopped."""

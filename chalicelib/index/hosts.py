@@ -261,7 +261,8 @@ class Hosts:
             rows.due_at.set(now + self._job_lease_ms),
         ]
         if not goes_on:
-            actions += [rows.crawl_epoch.set(row.epoch), rows.crawl_page.remove(), rows.crawl_seen.set(0)]
+            actions += [rows.crawl_epoch.set(row.epoch), rows.crawl_page.remove()]
+            actions += [rows.crawl_seen.set(0), rows.crawl_pages.set(0)]
         free = rows.crawl_job.does_not_exist() if row.crawl_job is None else rows.crawl_job == row.crawl_job
         try:
             row.update(actions, condition=free & (rows.epoch == row.epoch) & (rows.status == row.status))
@@ -271,11 +272,12 @@ class Hosts:
             raise
         return HostCrawl(origin, token, row)  # which is now as it was written
 
-    def progress(self, crawl: HostCrawl, *, page: str | None, seen: int) -> None:
+    def progress(self, crawl: HostCrawl, *, page: str | None, seen: int, pages: int) -> None:
         """Save where the next page begins; shows as well that the job is alive. Raises ``JobLost``."""
         rows = self._rows
         until = self._clock() + self._job_lease_ms
-        actions: list[Action] = [rows.crawl_until.set(until), rows.due_at.set(until), rows.crawl_seen.set(seen)]
+        actions: list[Action] = [rows.crawl_until.set(until), rows.due_at.set(until)]
+        actions += [rows.crawl_seen.set(seen), rows.crawl_pages.set(pages)]
         actions.append(rows.crawl_page.remove() if page is None else rows.crawl_page.set(page))
         self._held(crawl, actions)
 
@@ -295,6 +297,7 @@ class Hosts:
             rows.crawl_epoch.remove(),
             rows.crawl_page.remove(),
             rows.crawl_seen.remove(),
+            rows.crawl_pages.remove(),
             rows.crawled_epoch.set(crawl.epoch),
             rows.crawled_at.set(now),
             rows.repo_count.set(repo_count),

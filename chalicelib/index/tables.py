@@ -91,6 +91,9 @@ class HostRow(Model):
     crawl_page = UnicodeAttribute(null=True)
     """The listRepos cursor of the next page of the crawl in progress."""
     crawl_seen = NumberAttribute(null=True)
+    """Repos that it has come by, and"""
+    crawl_pages = NumberAttribute(null=True)
+    """pages."""
     crawled_epoch = NumberAttribute(null=True)
     crawled_at = NumberAttribute(null=True)
     repo_count = NumberAttribute(null=True)

@@ -98,8 +98,8 @@ def test_a_job_amid_a_long_page_keeps_its_right(
     untils: list[int] = []
     progress = context.hosts.progress
 
-    def noted(crawl: HostCrawl, *, page: str | None, seen: int) -> None:
-        progress(crawl, page=page, seen=seen)
+    def noted(crawl: HostCrawl, *, page: str | None, seen: int, pages: int) -> None:
+        progress(crawl, page=page, seen=seen, pages=pages)
         untils.append(int(context.hosts.load(origin).crawl_until))
 
     seconds = count(step=25)  # what each probe takes, it seems

@@ -106,7 +106,7 @@ def test_only_one_job_crawls_a_host(hosts: Hosts, clock: Clock) -> None:
     second = hosts.claim_crawl(HOLD)
     assert second is not None
     for late in (
-        lambda: hosts.progress(first, page="p", seen=1),
+        lambda: hosts.progress(first, page="p", seen=1, pages=1),
         lambda: hosts.finish(first, repo_count=1),
         lambda: hosts.fail(first, "x"),
         lambda: hosts.hand_over(first),
@@ -119,7 +119,7 @@ def test_only_one_job_crawls_a_host(hosts: Hosts, clock: Clock) -> None:
 def test_a_crawl_goes_on_at_the_page_where_the_last_job_stopped(hosts: Hosts) -> None:
     admitted(hosts)
     first = hosts.claim_crawl(HOLD)
-    hosts.progress(first, page="page 7", seen=3500)
+    hosts.progress(first, page="page 7", seen=3500, pages=7)
     hosts.hand_over(first)
     second = hosts.claim_crawl(HOLD)
     assert (second.row.crawl_page, second.row.crawl_seen) == ("page 7", 3500)
@@ -132,7 +132,7 @@ def test_a_crawl_that_began_before_the_stream_was_opened_anew_begins_again(hosts
     admitted(hosts)
     row = take(hosts, "one")
     crawl = hosts.claim_crawl(HOLD)
-    hosts.progress(crawl, page="page 7", seen=3500)
+    hosts.progress(crawl, page="page 7", seen=3500, pages=7)
     assert hosts.new_epoch(row, "one", reason="no cursor").epoch == 1
     assert hosts.finish(crawl, repo_count=4000)
     clock.now += MINUTE
