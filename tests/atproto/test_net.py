@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import count
 
 import pytest
 import trustme
 
+from chalicelib.atproto import transport
 from chalicelib.atproto.errors import AddressRefused, BadResponse, BudgetExceeded, Unreachable
 from chalicelib.atproto.net import MAX_ERROR, MAX_RETRY_AFTER, Door, seconds_to_wait
 from chalicelib.atproto.transport import Timeouts
@@ -485,6 +487,56 @@ def test_time_that_the_reader_takes_is_not_the_senders_fault(serve: Serve, door:
         busy.wait(0.5)
         size += sum(map(len, answer.chunks))
     assert size == 5_000_000
+
+
+@pytest.mark.parametrize("after", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1234"], ids=["at once", "amid"])
+def test_who_watches_may_end_a_request_while_nothing_comes(
+    serve: Serve, door: Door, monkeypatch: pytest.MonkeyPatch, after: bytes
+) -> None:
+    monkeypatch.setattr(transport, "_WATCH", 0.02)
+    looks = count()
+
+    def watch() -> None:
+        if next(looks) == 5:
+            raise InterruptedError("enough")
+
+    def silence() -> Iterator[bytes]:
+        yield after
+        ended.wait(30)
+
+    ended = threading.Event()
+    server = serve(lambda _: silence())
+    with pytest.raises(InterruptedError):
+        door.get(server.url, max_bytes=100, timeouts=Timeouts(watch=watch))
+    ended.set()
+    assert not door._transport._pool.connections, "the connection is closed"
+
+
+def test_an_answer_that_is_watched_comes_whole_however_long_it_took(
+    serve_tls: Serve, guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through TLS too, whose reads are cut short again and again."""
+    monkeypatch.setattr(transport, "_WATCH", 0.02)
+    looks = threading.Semaphore(0)
+
+    def slowly() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
+        for _ in range(5):
+            for _ in range(4):
+                assert looks.acquire(timeout=30)
+            yield b"x" * 50_000
+
+    answer = guarded(Internet(serve_tls(lambda _: slowly()))).get(
+        "https://hold01.atcr.io/", max_bytes=10**6, timeouts=Timeouts(watch=looks.release)
+    )
+    assert answer.body == b"x" * 250_000
+
+
+def test_watching_does_not_make_a_request_longer(serve: Serve, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_WATCH", 0.02)
+    server = serve(lambda _: None)
+    with pytest.raises(Unreachable, match="in time"):
+        door.get(server.url, max_bytes=100, timeouts=Timeouts(idle=0.1, watch=lambda: None))
 
 
 def test_a_stall_in_the_middle_is_over_the_budget(serve: Serve, opened: ExitStack) -> None:
