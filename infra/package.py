@@ -30,7 +30,7 @@ LOCKS = ROOT / "locks"
 TOOLS = ROOT / ".venv" / "package"
 VERSIONS = ("3.13", "3.12")
 """Of Python, the best first: runtimes of AWS Lambda for which all dependencies have wheels."""
-SERVICES = frozenset({"dynamodb", "sqs", "sts"})
+SERVICES = frozenset({"dynamodb", "secretsmanager", "sqs", "ssm", "sts"})
 """Those of botocore's descriptions that are kept."""
 MAX_BYTES = 25_000_000
 _ON_LAMBDA = "/var/task"

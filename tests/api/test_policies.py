@@ -4,13 +4,16 @@ write of it, is compared with the policies in infra/base.yaml."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 from botocore.client import BaseClient
 
-from chalicelib import process
+from chalicelib import process, settings
+from chalicelib.api.admin import methods
+from chalicelib.atproto.syntax import Origin
 from chalicelib.crawl.budgets import BUDGET
 from chalicelib.crawl.survey import survey
 from chalicelib.index.tables import Tables
@@ -109,7 +112,12 @@ def test_a_role_may_do_what_its_code_does_and_nothing_else(calls: dict[str, set[
 
 
 def test_the_api_may_do_what_it_does_and_nothing_else(
-    calls: dict[str, set[Permission]], api: Api, tables: Tables, monkeypatch: pytest.MonkeyPatch
+    calls: dict[str, set[Permission]],
+    api: Api,
+    tables: Tables,
+    stack_env: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     read: set[Permission] = set()
     real = BaseClient._make_api_call  # type: ignore[attr-defined]
@@ -121,12 +129,43 @@ def test_the_api_may_do_what_it_does_and_nothing_else(
     for collection in ("io.atcr.tag", "io.atcr.manifest"):
         tables.listings(collection, f"{1:016d}#did:plc:x").save()
     tables.repos("did:plc:x", sync="synced", listed={"io.atcr.tag": f"{1:016d}"}).save()
+    stack_env.sqs.send_message(QueueUrl=stack_env.dead_letter_url, MessageBody="x")
     monkeypatch.setattr(BaseClient, "_make_api_call", noted)
     assert api.list("io.atcr.tag", "io.atcr.manifest").status == 200
     assert api.get("/xrpc/_health").status == 503
     assert api.get("/xrpc/io.atcr.discovery.getRepoStatus", [("did", "did:plc:x")]).status == 200
-    assert (calls["api"] | read) - allowed("ApiRole") == set(), "these are missing"
-    assert allowed("ApiRole") - (calls["api"] | read) == set(), "these are not needed"
+    assert ask_as_operator(api, monkeypatch, tmp_path) == {200}
+    may = allowed("ApiRole") | (allowed("ApiRole", "sqs") - {("SendMessage", "CrawlQueue")})
+    assert (calls["api"] | read) - may == set(), "these are missing"
+    assert may - (calls["api"] | read) == set(), "these are not needed"
+
+
+def ask_as_operator(api: Api, monkeypatch: pytest.MonkeyPatch, folder: Path) -> set[int]:
+    """Calls each method of /admin that looks at something. Returns the statuses."""
+    (folder / "token").write_text("sixteen-letters-or-more")
+    monkeypatch.setenv("DISCOVERY_ADMIN_TOKEN_FROM", f"file:{folder / 'token'}")
+    settings.current.cache_clear()
+    process.context().hosts.admit(Origin("hold01.atcr.io", 443, secure=True), confirmed=True)
+    query = [("hostname", "hold01.atcr.io"), ("did", "did:plc:x"), ("id", f"{0:016}-00000000")]
+    headers = {"Authorization": "Bearer sixteen-letters-or-more"}
+    names = [name for name, method in methods.METHODS.items() if method.verb == "GET"]
+    return {api.get(f"/admin/{name}", query, headers=headers).status for name in names}
+
+
+def test_the_api_reads_secrets_of_its_own_stage_only() -> None:
+    found = {
+        action: statement["Resource"]
+        for statement in _statements(provision.template("base")["Resources"]["ApiRole"])
+        for action in statement["Action"]
+        if action.startswith(("ssm:", "secretsmanager:", "kms:"))
+    }
+    account = "${AWS::Region}:${AWS::AccountId}"
+    assert found == {
+        "ssm:GetParameter": [{"Fn::Sub": f"arn:${{AWS::Partition}}:ssm:{account}:parameter/${{Prefix}}/*"}],
+        "secretsmanager:GetSecretValue": [
+            {"Fn::Sub": f"arn:${{AWS::Partition}}:secretsmanager:{account}:secret:${{Prefix}}/*"}
+        ],
+    }
 
 
 def test_the_survey_may_do_what_it_does_and_nothing_else(
@@ -148,6 +187,8 @@ def test_the_survey_may_do_what_it_does_and_nothing_else(
 @pytest.mark.parametrize("role", ROLES.values())
 def test_of_the_queue_each_role_has_its_part(role: str) -> None:
     expected = {("SendMessage", "CrawlQueue")}
+    if role == "ApiRole":  # which shows dead letters to operators
+        expected |= {(action, "DeadLetterQueue") for action in ("ReceiveMessage", "GetQueueAttributes")}
     if role == "CrawlRole":  # which takes its jobs, and sends dead letters again
         expected |= {(action, "CrawlQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")}
         expected |= {(action, "DeadLetterQueue") for action in ("ReceiveMessage", "DeleteMessage")}
