@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import signal
 import socket
@@ -35,6 +36,8 @@ SUBSCRIBER_PATIENCE = 22.0
 """The subscriber promises to have saved its cursors 20 seconds after SIGTERM."""
 ENVIRONMENT = "environment"
 """Of the state folder: what the operator's commands need."""
+TOKEN = "admin-token"  # noqa: S105 - a file's name
+"""Of the state folder: what lets into /admin."""
 READY_WITHIN = 120.0
 HINTS = """
   atcr-discovery is ready on {url}    (Ctrl-C stops it; its state is in {folder})
@@ -42,6 +45,7 @@ HINTS = """
   curl '{url}/xrpc/_health'
   curl '{url}/xrpc/com.atproto.sync.requestCrawl' -H 'content-type: application/json' -d '{{"hostname": "hold01.atcr.io"}}'
   curl '{url}/xrpc/com.atproto.sync.listReposByCollection?collection=io.atcr.hold.captain'
+  curl '{url}/admin/listHosts' -H "authorization: Bearer $(cat {folder}/admin-token)"
   . {folder}/environment && .venv/bin/python -m chalicelib.cli --help
 """
 
@@ -118,6 +122,8 @@ def start(
     if not environment.get("AWS_ENDPOINT_URL"):
         start_engine(stack, options.engine, folder, environment)
     environment["DISCOVERY_QUEUE_URL"] = made(environment).queue_url
+    if not environment.get("DISCOVERY_ADMIN_TOKEN_FROM"):
+        environment["DISCOVERY_ADMIN_TOKEN_FROM"] = f"file:{write_token(folder / TOKEN).resolve()}"
     write_environment(folder / ENVIRONMENT, environment)
     app = ("--app", options.app)
     proxy = ("--behind-proxy",) if options.behind_proxy else ()
@@ -136,6 +142,14 @@ def write_environment(file: Path, environment: Mapping[str, str]) -> None:
     wanted = {name: value for name, value in environment.items() if name.startswith(("AWS_", "DISCOVERY_"))}
     file.touch(mode=0o600)
     file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(wanted.items())))
+
+
+def write_token(file: Path) -> Path:
+    """Make a token for /admin, unless there is one, for nobody but its owner. Returns ``file``."""
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32) + "\n")
+    return file
 
 
 def start_engine(stack: Supervisor, kind: str, folder: Path, environment: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.local.__main__ import write_environment
+from chalicelib.api.admin.token import AdminToken
+from infra.local.__main__ import write_environment, write_token
 
 
 def test_a_shell_reads_what_was_written_and_nobody_else_does(tmp_path: Path) -> None:
@@ -34,3 +35,12 @@ def test_a_shell_reads_what_was_written_and_nobody_else_does(tmp_path: Path) -> 
         >= {name: given[name] for name in ("DISCOVERY_USER_AGENT", "AWS_REGION")}.items()
     )
     assert "SECRET" not in json.loads(shown.stdout)
+
+
+def test_the_token_of_the_operators_door_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
+    file = write_token(tmp_path / "token")
+    made = file.read_text()
+    assert len(AdminToken(f"file:{file}").digest()) == 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert write_token(file).read_text() == made
+    assert write_token(tmp_path / "another").read_text() != made
