@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from chalicelib.atproto.addresses import MALFORMED, why_not_public
@@ -68,6 +70,28 @@ from chalicelib.atproto.addresses import MALFORMED, why_not_public
 )
 def test_an_address_off_the_public_internet_is_recognised(address: str) -> None:
     assert why_not_public(address) is not None
+
+
+IPV4_SPECIAL = """
+0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29 192.0.0.8/32
+192.0.0.9/32 192.0.0.10/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24
+192.88.99.2/32 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4 255.255.255.255/32
+"""
+IPV6_SPECIAL = """
+::1/128 ::/128 ::ffff:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:1::1/128 2001:1::2/128
+2001:1::3/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28 2001:db8::/32 2002::/16
+2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10
+"""
+# Beside the registries of special purposes: multicast, and what of IPv6 is no global unicast space (RFC 4291, RFC 3879).
+OTHERS = "224.0.0.0/4 ::/8 100::/8 200::/7 400::/6 800::/5 1000::/4 4000::/2 8000::/1 fec0::/10 ff00::/8"
+
+
+@pytest.mark.parametrize("network", [*IPV4_SPECIAL.split(), *IPV6_SPECIAL.split(), *OTHERS.split()])
+def test_all_that_iana_has_set_apart_is_not_public(network: str) -> None:
+    """Each block of the registries of special-purpose addresses (RFC 6890), at both of its ends."""
+    block = ip_network(network)
+    for number in (0, 1, block.num_addresses // 2, block.num_addresses - 1):
+        assert why_not_public(str(block[min(number, block.num_addresses - 1)])) is not None
 
 
 @pytest.mark.parametrize(
