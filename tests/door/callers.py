@@ -87,17 +87,10 @@ def get_repo(world: World, host: str) -> None:
 
 
 def get_repo_status(world: World, host: str) -> None:
-    """The account of such a repo, after the stream said that it is gone."""
-    did = world.new_did()
-    world.document(did, host)
-    world.context.writer.ask(parse_did(did), claim="deactivated")
-    _sync(world, did)
-
-
-def get_repo_of_did_web(world: World, host: str) -> None:
-    """A repo that the document of a did:web says to be there."""
+    """The account of a repo that the document of a did:web says to be there, after the stream said that it is gone."""
     did = f"did:web:{world.new_name()}"
     world.document(did, host)
+    world.context.writer.ask(parse_did(did), claim="deactivated")
     _sync(world, did)
 
 
@@ -119,7 +112,6 @@ CALLERS: Mapping[str, Caller] = {
     "listRepos": Caller(list_repos, f"{XRPC}.listRepos"),
     "getRepo": Caller(get_repo, f"{XRPC}.getRepo"),
     "getRepoStatus": Caller(get_repo_status, f"{XRPC}.getRepoStatus"),
-    "getRepo-of-did-web": Caller(get_repo_of_did_web, f"{XRPC}.getRepo"),
     "subscribeRepos": Caller(subscribe_repos, f"{XRPC}.subscribeRepos", follows_redirects=False),
     "did-web": Caller(did_web_document, "/.well-known/did.json"),
     "plc": Caller(plc_directory, "/did:plc:" + "a" * 24, is_open=False),
