@@ -10,17 +10,21 @@ from typing import Final
 
 MALFORMED: Final = "malformed"
 """Why something that is no IP address is not public."""
+METADATA: Final = "cloud metadata"
+"""Why an address is not public at which a cloud serves its own machines: their credentials among other things."""
 
 _REFUSED: Final[tuple[tuple[IPv4Network | IPv6Network, str], ...]] = tuple(
     (ip_network(network), what)
     for network, what in (
         ("0.0.0.0/8", "this network"),
         ("10.0.0.0/8", "private"),
+        ("100.100.100.200/32", METADATA),  # Alibaba's
         ("100.64.0.0/10", "carrier-grade NAT"),
         ("127.0.0.0/8", "loopback"),
-        ("168.63.129.16/32", "cloud metadata"),  # Azure's, in the middle of the public space
-        ("169.254.0.0/16", "link-local"),  # the metadata of most clouds, and of Lambda and ECS
+        ("168.63.129.16/32", METADATA),  # Azure's, in the middle of the public space
+        ("169.254.0.0/16", METADATA),  # link-local: that of most clouds, and of Lambda and ECS
         ("172.16.0.0/12", "private"),
+        ("192.0.0.192/32", METADATA),  # Oracle's
         ("192.0.0.0/24", "protocol assignments"),
         ("192.0.2.0/24", "documentation"),
         ("192.31.196.0/24", "AS112"),
@@ -44,6 +48,8 @@ _REFUSED: Final[tuple[tuple[IPv4Network | IPv6Network, str], ...]] = tuple(
         ("2002::/16", "6to4"),
         ("2620:4f:8000::/48", "AS112"),
         ("3fff::/20", "documentation"),
+        ("fd00:ec2::/32", METADATA),  # Amazon's
+        ("fd20:ce::254/128", METADATA),  # Google's
         ("fc00::/7", "unique local"),
         ("fe80::/10", "link-local"),
         ("ff00::/8", "multicast"),
@@ -62,6 +68,8 @@ def why_not_public(address: str) -> str | None:
         ip = ip_address(address)
     except ValueError:
         return MALFORMED
+    if ip.version == 6 and ip.ipv4_mapped and why_not_public(str(ip.ipv4_mapped)) == METADATA:
+        return METADATA
     for network, what in _REFUSED:
         if ip in network:
             return what

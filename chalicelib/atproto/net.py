@@ -10,6 +10,7 @@ What it guarantees, development mode (``allow_private``) apart:
 
 And in any mode:
 
+- Where a cloud serves its own machines their credentials, nothing is opened.
 - Every answer is bounded in time (to connect, between bytes, in all, and by a least rate) and in decoded bytes.
 - Only errors of ``chalicelib.atproto.errors`` come out: Unreachable, AddressRefused, BudgetExceeded, BadResponse.
 """
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 import certifi
 import httpx
 
-from chalicelib.atproto.addresses import MALFORMED, why_not_public
+from chalicelib.atproto.addresses import MALFORMED, METADATA, why_not_public
 from chalicelib.atproto.content_coding import PIECE, decode
 from chalicelib.atproto.errors import (
     AddressRefused,
@@ -255,8 +256,9 @@ class Door:
         """Where to connect, in order, if all that was found may be opened. Raises AddressRefused, Unreachable."""
         if not found:
             raise Unreachable(f"{origin.hostname} has no address")
-        for address in () if self.allow_private else found:
-            if why := why_not_public(address):
+        for address in found:
+            why = why_not_public(address)
+            if why is not None and (why == METADATA or not self.allow_private):
                 raise AddressRefused(f"{origin.hostname} resolves to an address that is not public ({why})")
         return [self._route(address, origin.port) for address in found[:_MAX_ADDRESSES]]
 

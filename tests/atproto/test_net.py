@@ -252,6 +252,23 @@ def test_one_address_that_is_not_public_refuses_the_whole_name(
     assert (internet.dialed, canary.connections) == ([], 0)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "169.254.170.2", "::ffff:169.254.169.254", "fd00:ec2::254", "100.100.100.200", "192.0.0.192"],
+)
+def test_where_a_cloud_serves_its_machines_nothing_is_opened_in_development_mode_either(
+    address: str, serve: Serve, opened: ExitStack
+) -> None:
+    canary = serve(lambda request: http())
+    internet = Internet(canary)
+    internet.names["hold.internal"] = [["127.0.0.1", address]]
+    door = opened.enter_context(Door(allow_private=True, resolve=internet.resolve, route=internet.route))
+    for host in ("hold.internal", f"[{address}]" if ":" in address else address):
+        with pytest.raises(AddressRefused, match="cloud metadata"):
+            door.get(f"http://{host}/latest/meta-data/", max_bytes=100)
+    assert (internet.dialed, canary.connections) == ([], 0)
+
+
 def test_the_connection_goes_to_the_checked_address_under_the_name(serve_tls: Serve, guarded: Guarded) -> None:
     server = serve_tls(lambda request: http(200, b"hello"))
     internet = Internet(server)
