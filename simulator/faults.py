@@ -97,22 +97,23 @@ def endless_repos(page_size: int = 500) -> Callable[[Query], Reply]:
 
     def answer(query: Query) -> Reply:
         start = int(query.get("cursor") or 0)
-        return Reply.of({"repos": _strangers(start, page_size), "cursor": str(start + page_size)})
+        return Reply.of({"repos": strangers(start, page_size), "cursor": str(start + page_size)})
 
     return answer
 
 
 def same_cursor_forever(query: Query) -> Reply:
     """listRepos whose every page has one DID and the same cursor."""
-    return Reply.of({"repos": _strangers(0, 1), "cursor": "again"})
+    return Reply.of({"repos": strangers(0, 1), "cursor": "again"})
 
 
 def huge_repos(count: int) -> Callable[[Query], Reply]:
     """listRepos in one page of ``count`` DIDs, whatever the limit was."""
-    return lambda query: Reply.of({"repos": _strangers(0, count)})
+    return lambda query: Reply.of({"repos": strangers(0, count)})
 
 
-def _strangers(start: int, count: int) -> list[dict[str, Any]]:
+def strangers(start: int, count: int) -> list[dict[str, Any]]:
+    """Entries of listRepos for DIDs that are nowhere."""
     head = cid_text(cid_of(b"nothing"))
     alphabet = "abcdefghijklmnopqrstuvwxyz234567"
 
