@@ -160,8 +160,7 @@ class _HostCrawl:
         seen, pages = int(crawl.row.crawl_seen or 0), int(crawl.row.crawl_pages or 0)
         been = set[int]()
         """Cursors that this job was given, as hashes."""
-        begins = cursor is None
-        unlisted = self._in_scope() if begins else set()
+        unlisted = self._not_listed_before(cursor)
         while True:
             time.sleep(self._pace.reserve())
             been.add(hash(cursor))
@@ -174,11 +173,14 @@ class _HostCrawl:
                 raise self._endless(BudgetExceeded(f"the host lists its repos on more than {most} pages"))
             few = cursor is None and len(page.repos) <= IN_PLACE and self._is_last(page)
             if not self._visit(
-                page.repos, few, partial(context.hosts.progress, crawl, page=cursor, seen=seen, pages=pages - 1)
+                page.repos,
+                few,
+                partial(context.hosts.progress, crawl, page=cursor, seen=seen, pages=pages - 1, unlisted=unlisted),
             ):
                 self._hand_over()
                 return
-            unlisted.difference_update(canonical_did(repo.did) for repo in page.repos)
+            if unlisted is not None:
+                unlisted.difference_update(canonical_did(repo.did) for repo in page.repos)
             seen += len(page.repos)
             if seen > context.settings.max_host_repos:
                 most = context.settings.max_host_repos
@@ -186,15 +188,13 @@ class _HostCrawl:
             if few or page.cursor is None:
                 break
             cursor = page.cursor
-            context.hosts.progress(crawl, page=cursor, seen=seen, pages=pages)
+            context.hosts.progress(crawl, page=cursor, seen=seen, pages=pages, unlisted=unlisted)
             self.got_on = True
             log("host-progress", host=str(self._origin), repos=seen)
             if self._deadline.left < 0:
                 self._hand_over()
                 return
-        if not begins:  # what earlier jobs of this walk have listed is not known any more
-            unlisted = self._overlooked()
-        for did in unlisted:  # deleted, it seems, and nobody told us
+        for did in self._overlooked() if unlisted is None else unlisted:  # deleted, it seems, and nobody told us
             self._ask(Did(did), claim="unlisted", refresh=True)
         again = context.hosts.finish(crawl, repo_count=seen)
         log("host-done", host=str(self._origin), repos=seen, again=again)
@@ -210,6 +210,13 @@ class _HostCrawl:
         """There is no time left: another job goes on where this one stopped."""
         self._context.hosts.hand_over(self._crawl)
         self._context.queue.send(HostJob(self._origin, refresh=self._refresh))
+
+    def _not_listed_before(self, cursor: str | None) -> set[str] | None:
+        """The repos in scope that earlier jobs of this walk have not come by; None where that is not known."""
+        if cursor is None:
+            return self._in_scope()
+        left = self._crawl.row.crawl_unlisted
+        return None if left is None else set(left)
 
     def _in_scope(self) -> set[str]:
         """The repos of this host of which something is indexed."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -35,6 +35,8 @@ OFFLINE_AFTER = 5
 STATUSES = ("unconfirmed", "active", "offline", "paused", "banned")
 STOPPED = frozenset({"paused", "banned"})
 """Of a host that the operator wants neither crawled nor followed."""
+UNLISTED_KEPT = 100
+"""DIDs on the row of a host that is crawled by several jobs."""
 TAKEN_AT_ONCE = 50
 """Hosts in one transaction."""
 
@@ -262,7 +264,7 @@ class Hosts:
         ]
         if not goes_on:
             actions += [rows.crawl_epoch.set(row.epoch), rows.crawl_page.remove()]
-            actions += [rows.crawl_seen.set(0), rows.crawl_pages.set(0)]
+            actions += [rows.crawl_seen.set(0), rows.crawl_pages.set(0), rows.crawl_unlisted.remove()]
         free = rows.crawl_job.does_not_exist() if row.crawl_job is None else rows.crawl_job == row.crawl_job
         try:
             row.update(actions, condition=free & (rows.epoch == row.epoch) & (rows.status == row.status))
@@ -272,13 +274,18 @@ class Hosts:
             raise
         return HostCrawl(origin, token, row)  # which is now as it was written
 
-    def progress(self, crawl: HostCrawl, *, page: str | None, seen: int, pages: int) -> None:
-        """Save where the next page begins; shows as well that the job is alive. Raises ``JobLost``."""
+    def progress(
+        self, crawl: HostCrawl, *, page: str | None, seen: int, pages: int, unlisted: Collection[str] | None = None
+    ) -> None:
+        """Save where the next page begins, and which repos in scope were not listed before it, if that is known; shows as
+        well that the job is alive. Raises ``JobLost``."""
         rows = self._rows
         until = self._clock() + self._job_lease_ms
         actions: list[Action] = [rows.crawl_until.set(until), rows.due_at.set(until)]
         actions += [rows.crawl_seen.set(seen), rows.crawl_pages.set(pages)]
         actions.append(rows.crawl_page.remove() if page is None else rows.crawl_page.set(page))
+        few = unlisted is not None and len(unlisted) <= UNLISTED_KEPT
+        actions.append(rows.crawl_unlisted.set(sorted(unlisted or ())) if few else rows.crawl_unlisted.remove())
         self._held(crawl, actions)
 
     def hand_over(self, crawl: HostCrawl, *, after_seconds: float = TOLD_MS / 1000) -> None:
@@ -298,6 +305,7 @@ class Hosts:
             rows.crawl_page.remove(),
             rows.crawl_seen.remove(),
             rows.crawl_pages.remove(),
+            rows.crawl_unlisted.remove(),
             rows.crawled_epoch.set(crawl.epoch),
             rows.crawled_at.set(now),
             rows.repo_count.set(repo_count),

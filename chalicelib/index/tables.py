@@ -94,6 +94,8 @@ class HostRow(Model):
     """Repos that it has come by, and"""
     crawl_pages = NumberAttribute(null=True)
     """pages."""
+    crawl_unlisted = JSONAttribute(null=True)
+    """The repos in scope that it has not come by so far; absent where they are too many."""
     crawled_epoch = NumberAttribute(null=True)
     crawled_at = NumberAttribute(null=True)
     repo_count = NumberAttribute(null=True)

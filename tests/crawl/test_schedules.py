@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from chalicelib.crawl.host_job import crawl_host
 from chalicelib.crawl.repo_job import Deadline, Outcome, sync_repo
 from chalicelib.crawl.survey import survey
 from chalicelib.crawl.sweep import sweep
+from chalicelib.index import hosts
 from chalicelib.index.hosts import STATUSES, Hosts
 from chalicelib.index.tables import HostRow, Tables
 from simulator.host import Host
@@ -141,12 +143,11 @@ def test_a_repo_that_a_complete_walk_did_not_show_is_asked_for(pds: Host, make_c
     assert context.writer.load(Did(gone)).listed, "that is no reason yet to think it gone"
 
 
-def test_a_walk_of_several_jobs_finds_at_its_end_what_it_did_not_show_once_its_audit_is_due(
-    pds: Host, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class OnePage(Deadline):
-        """It passes when a page is done."""
+def one_page_a_job(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a job passes when a page is done."""
+    pages: list[Any] = []
 
+    class OnePage(Deadline):
         def __init__(self, seconds: float) -> None:
             super().__init__(seconds)
             self._pages = len(pages)
@@ -155,19 +156,37 @@ def test_a_walk_of_several_jobs_finds_at_its_end_what_it_did_not_show_once_its_a
         def left(self) -> float:
             return -1 if len(pages) > self._pages else super().left
 
-    pages: list[str | None] = []
+    progress = context.hosts.progress
+    monkeypatch.setattr(host_job, "PAGE", 10)
+    monkeypatch.setattr(host_job, "Deadline", OnePage)
+    monkeypatch.setattr(
+        context.hosts, "progress", lambda *given, **more: (progress(*given, **more), pages.append(more))
+    )
+
+
+def test_a_walk_of_several_jobs_finds_what_none_of_them_was_shown(
+    pds: Host, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = make_context(CRAWL_CONCURRENCY="1")
     synced(context, pds)
     gone = sorted(pds.accounts)[7]
     del pds.accounts[gone]
-    monkeypatch.setattr(host_job, "PAGE", 10)
-    monkeypatch.setattr(host_job, "Deadline", OnePage)
-    progress = context.hosts.progress
-    monkeypatch.setattr(
-        context.hosts,
-        "progress",
-        lambda crawl, *, page, seen: (progress(crawl, page=page, seen=seen), pages.append(page)),
-    )
+    one_page_a_job(context, monkeypatch)
+    assert walked(context, pds) > 1
+    claims = {did: context.writer.load(Did(did)).claim for did in (*pds.accounts, gone)}
+    assert {did for did, claim in claims.items() if claim} == {gone}
+    assert context.hosts.load(parse_origin(pds.hostname, allow_private=True)).crawl_unlisted is None
+
+
+def test_where_too_many_are_in_scope_to_remember_it_finds_that_once_the_audit_is_due(
+    pds: Host, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "UNLISTED_KEPT", 0)
+    context = make_context(CRAWL_CONCURRENCY="1")
+    synced(context, pds)
+    gone = sorted(pds.accounts)[7]
+    del pds.accounts[gone]
+    one_page_a_job(context, monkeypatch)
     assert walked(context, pds) > 1
     assert context.writer.load(Did(gone)).claim is None
     later = Clock()
