@@ -12,7 +12,7 @@
 #   REQUEST_CRAWL_LONGEST   seconds of Retry-After that are waited    300
 #   REQUEST_CRAWL_TIMEOUT   seconds that one answer may take    60
 #   REQUEST_CRAWL_WITH      curl or wget; else whichever is there
-set -u
+set -fu
 
 wrong() {
   echo "request-crawl: $1" >&2
@@ -27,7 +27,7 @@ case $host in
   '' | *[!A-Za-z0-9.:/-]*) wrong "not a host: $host" ;;
 esac
 # shellcheck disable=SC2086
-[ $# -ge 1 ] || set -f -- ${REQUEST_CRAWL_RELAYS:-https://bsky.network}
+[ $# -ge 1 ] || set -- ${REQUEST_CRAWL_RELAYS:-https://bsky.network}
 
 need=${REQUEST_CRAWL_NEED:-one}
 attempts=${REQUEST_CRAWL_ATTEMPTS:-6}
@@ -47,26 +47,31 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Leaves the headers in $folder/head and the body in $folder/body.
+# No answer may fill the disk: 64 KB, in blocks of 512 bytes.
+ulimit -f 128
+
+# Leaves the headers in $folder/head and the body in $folder/body; nothing where the answer is not whole.
 ask() {
   : >"$folder/head"
   : >"$folder/body"
   set -- "$1/xrpc/com.atproto.sync.requestCrawl" 'content-type: application/json' "{\"hostname\": \"$host\"}"
   if [ "$with" = curl ]; then
-    curl --silent --max-time "$timeout" --max-filesize 65536 --dump-header "$folder/head" --output "$folder/body" \
+    curl --silent --max-time "$timeout" --dump-header "$folder/head" --output "$folder/body" \
       --header "$2" --header 'expect:' --data "$3" "$1"
+    case $? in 0) ;; *) : >"$folder/head" ;; esac
   else
-    on_error=
-    wget --help 2>&1 | grep -q content-on-error && on_error='--content-on-error --tries=1 --max-redirect=0'
     # shellcheck disable=SC2086
-    timeout_of "$timeout" wget -S -T "$timeout" $on_error -O "$folder/body" --header "$2" --post-data "$3" "$1" 2>"$folder/head"
+    $within wget -S $gnu -O "$folder/body" --header "$2" --post-data "$3" "$1" 2>"$folder/head"
+    # 8: an answer with an error's status. Another wget than GNU's does not tell it from no answer.
+    case $?:$gnu in 0:* | 8:* | 1:) ;; *) : >"$folder/head" ;; esac
   fi
 }
 
-# wget's own limit is for each silence, not for the whole.
-timeout_of() {
-  if command -v timeout >/dev/null 2>&1; then timeout "$@"; else shift && "$@"; fi
-}
+# wget's own limit is for each silence, not for the whole, and not every wget has one.
+within=
+command -v timeout >/dev/null 2>&1 && within="timeout $timeout"
+gnu=
+wget --help 2>&1 | grep -q content-on-error && gnu="--content-on-error --tries=1 --max-redirect=0 --timeout=$timeout"
 
 # The last status line; those before it are of interim answers.
 status_of_answer() {
@@ -88,21 +93,22 @@ round=1
 while :; do
   later=
   longest_asked=0
-  why=
   for relay; do
     case $relay in http://* | https://*) url=${relay%/} ;; *) url=https://${relay%/} ;; esac
     ask "$url"
     status=$(status_of_answer)
     error=$(text error)
+    message=$(text message)
     asked=$(retry_after)
-    if [ -z "$status" ]; then why='no answer'; else why="$status $error $(text message)"; fi
+    why=${status:-no answer}${error:+ $error}${message:+ $message}
     case $status:$error in
       2??:*)
         echo "$url: accepted"
         accepted=$((accepted + 1))
         continue
         ;;
-      :* | 429:* | 5??:* | 400:HostNotFound)
+      # No name: a wget that does not keep what comes with an error.
+      :* | 429:* | 5??:* | 400:HostNotFound | 400:)
         if [ "$round" -lt "$attempts" ] && [ "${asked:-0}" -le "$longest" ]; then
           later="$later $url"
           [ "${asked:-0}" -gt "$longest_asked" ] && longest_asked=$asked
@@ -118,7 +124,7 @@ while :; do
   pause=$((pause * 2))
   round=$((round + 1))
   # shellcheck disable=SC2086
-  set -f -- $later
+  set -- $later
 done
 
 [ "$accepted" -gt 0 ] && { [ "$need" = one ] || [ "$failed" -eq 0 ]; }

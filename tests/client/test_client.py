@@ -374,6 +374,17 @@ def test_a_service_that_forgot_its_cursor_is_asked_for_everything(play: Play, tm
     assert states(found) == [State.FRESH]
 
 
+def test_a_cursor_forgotten_on_the_way_is_as_one_forgotten_before(play: Play, tmp_path: Path) -> None:
+    service = play(A, B, C)
+    discover(service, cache=tmp_path)
+    service.service.listings[HOLDS] = [D, A, B, C, "did:plc:new"]
+    answer, replies = service.server._answer, [None, refusal(400, "InvalidRequest", "whose cursor?")]
+    service.server._answer = lambda request: (replies.pop(0) if replies else None) or answer(request)
+    found = discover(service, cache=tmp_path)
+    assert found.dids == (D, A, B, C, "did:plc:new")
+    assert states(found) == [State.FRESH]
+
+
 def test_each_collection_and_each_service_has_a_cache_of_its_own(play: Play, tmp_path: Path) -> None:
     service = play(A)
     service.service.listings[CREW] = [B]
