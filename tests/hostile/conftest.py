@@ -91,10 +91,10 @@ class Beside:
 
     # What happens
 
-    def announce(self, hostname: str) -> str:
-        """What requestCrawl answers."""
+    def announce(self, hostname: str, address: str = "192.0.2.1") -> str:
+        """What requestCrawl answers somebody at ``address``."""
         try:
-            admission.request_crawl(self.context, hostname, address="192.0.2.1")
+            admission.request_crawl(self.context, hostname, address=address)
         except (admission.AdmissionRefused, ValueError) as refused:
             return str(refused)
         return "accepted"
