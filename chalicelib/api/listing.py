@@ -79,21 +79,30 @@ def _collections(parameters: Parameters) -> tuple[str, ...]:
     texts = parameters.many("collection", most=MAX_COLLECTIONS)
     if not texts:
         raise xrpc.invalid_request("collection is missing: give an NSID such as collection=io.atcr.hold.captain")
-    collections = tuple(dict.fromkeys(_nsid(text) for text in texts))
+    return tuple(dict.fromkeys(answered(_nsid(text)) for text in texts))
+
+
+def answered(collection: str) -> str:
+    """The collection, if its listing is answered here. Raises ``XrpcFailure``."""
     now = settings.current()
-    for name in collections:
-        if not now.collections.wants(name):
-            raise XrpcFailure(
-                400, "CollectionNotIndexed", f"{name} is not indexed here; indexed: {_listed(now.collections)}"
-            )
-        if not now.answered.wants(name):
-            raise XrpcFailure(
-                400,
-                "CollectionIncomplete",
-                f"{name} is indexed, but not everyone who has records in it is known here; "
-                f"complete: {_listed(now.answered)}",
-            )
-    return collections
+    if not now.answered.wants(indexed(collection)):
+        raise XrpcFailure(
+            400,
+            "CollectionIncomplete",
+            f"{collection} is indexed, but not everyone who has records in it is known here; "
+            f"complete: {_listed(now.answered)}",
+        )
+    return collection
+
+
+def indexed(collection: str) -> str:
+    """The collection, if it is indexed here. Raises ``XrpcFailure``."""
+    now = settings.current()
+    if not now.collections.wants(collection):
+        raise XrpcFailure(
+            400, "CollectionNotIndexed", f"{collection} is not indexed here; indexed: {_listed(now.collections)}"
+        )
+    return collection
 
 
 def _nsid(text: str) -> str:

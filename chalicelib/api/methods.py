@@ -30,10 +30,20 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "_health": Method("GET", "health:health"),
-    "com.atproto.sync.getRepoStatus": Method("GET", "repo_status:get_repo_status"),
+    "com.atproto.repo.describeRepo": Method("GET", "records:describe_repo"),
+    "com.atproto.repo.getRecord": Method("GET", "records:get_record"),
+    "com.atproto.repo.listRecords": Method("GET", "records:list_records"),
+    "com.atproto.sync.getHostStatus": Method("GET", "hosts:get_host_status"),
+    "com.atproto.sync.getLatestCommit": Method("GET", "repos:get_latest_commit"),
+    "com.atproto.sync.getRecord": Method("GET", "repos:get_record"),
+    "com.atproto.sync.getRepo": Method("GET", "repos:get_repo"),
+    "com.atproto.sync.getRepoStatus": Method("GET", "repos:get_repo_status"),
+    "com.atproto.sync.listHosts": Method("GET", "hosts:list_hosts"),
+    "com.atproto.sync.listRepos": Method("GET", "repos:list_repos"),
     "com.atproto.sync.listReposByCollection": Method("GET", "listing:list_repos_by_collection"),
     "com.atproto.sync.requestCrawl": Method("POST", "crawling:request_crawl"),
-    "io.atcr.discovery.getRepoStatus": Method("GET", "repo_status:get_repo_status_here"),
+    "io.atcr.discovery.getRepoStatus": Method("GET", "repos:get_repo_status_here"),
+    "io.atcr.discovery.listRecords": Method("GET", "records:list_all"),
 }
 
 

@@ -13,9 +13,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from chalice.app import ChaliceUnhandledError, Request, Response
+
+from chalicelib.atproto.errors import InvalidSyntax
 
 MAX_PARAMETER = 2048
 """Characters in one value of a parameter."""
@@ -26,6 +28,7 @@ ROUTE: Mapping[str, Any] = {"methods": ["GET", "POST", "OPTIONS"], "content_type
 """How a method is routed: with both verbs of XRPC, so that we, and not the gateway, say which one is right."""
 
 View = Callable[[Request], Response]
+T = TypeVar("T")
 
 _ERROR_OF_STATUS = {405: "MethodNotAllowed", 415: "UnsupportedMediaType"}
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -74,6 +77,24 @@ class Parameters:
     def one(self, name: str) -> str | None:
         """The value of a parameter that may be given once."""
         return next(iter(self.many(name, most=1)), None)
+
+    def parsed(self, name: str, parse: Callable[[str], T], example: str) -> T:
+        """The value of a parameter that must be given once, as ``parse`` (which may raise ``InvalidSyntax``) understands it.
+        ``example`` is one that would be right."""
+        text = self.one(name)
+        if text is None:
+            raise invalid_request(f"{name} is missing: give one such as {name}={example}")
+        try:
+            return parse(text)
+        except InvalidSyntax:
+            raise invalid_request(f"{name} must be one such as {example}, not {shown(text)}") from None
+
+    def boolean(self, name: str) -> bool:
+        """``true`` or ``false``; not given: false."""
+        text = self.one(name)
+        if text not in (None, "true", "false"):
+            raise invalid_request(f"{name} must be true or false, not {shown(text or '')}")
+        return text == "true"
 
     def integer(self, name: str, low: int, high: int, *, default: int) -> int:
         """A whole number from ``low`` to ``high`` in its plain decimal form."""

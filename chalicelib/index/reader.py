@@ -10,14 +10,12 @@ A page of one collection is one query, whatever the number of DIDs. The union of
 from __future__ import annotations
 
 import heapq
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from chalicelib.index.clock import now_ms
-from chalicelib.index.state import LISTING_HEAD, feed_of
+from chalicelib.index.rows import Rows
 
 Position = Mapping[str, int]
 """For each collection the ``first_seen`` of the last row that was passed; what is not in it begins at the beginning."""
@@ -26,7 +24,6 @@ MAX_PASSED = 10_000
 """Entries that one page of a union passes over at most: DIDs that it has shown before, in another of the collections."""
 
 _BATCH = 100
-_JSON = frozenset({"collections", "listed"})
 
 
 @dataclass(frozen=True)
@@ -38,19 +35,17 @@ class Page:
 
 
 @dataclass(frozen=True, order=True)
-class _Entry:
+class Entry:
+    """A row of a listing. ``did`` is canonical, ``verbatim`` as its host spells it."""
+
     first_seen: int
     collection: str
     did: str
     verbatim: str
 
 
-class Reader:
-    """Reads listings. ``client`` is a botocore DynamoDB client, ``prefix`` the beginning of the tables' names."""
-
-    def __init__(self, client: Any, prefix: str) -> None:
-        self._client = client
-        self._prefix = prefix
+class Reader(Rows):
+    """Reads listings, and the rows of what stands in them."""
 
     def page(self, collections: Sequence[str], *, limit: int, after: Position) -> Page:
         """The DIDs listed in at least one of ``collections``, at most ``limit`` of them (1 or more), after a position. Where
@@ -68,68 +63,25 @@ class Reader:
             passed[entry.collection] = entry.first_seen
         return Page(tuple(dids), None)
 
-    def head(self, collection: str) -> int:
-        """The last position of a collection's listing and of its feed of changes; 0 where nobody was ever listed."""
-        key = {"kind": {"S": LISTING_HEAD}, "id": {"S": collection}}
-        item = self._client.get_item(TableName=f"{self._prefix}-state", Key=key, ConsistentRead=True).get("Item")
-        return 0 if item is None else int(item["number"]["N"])
+    def entries(self, collection: str, *, after: int, limit: int) -> tuple[list[Entry], bool]:
+        """The first entries (1 or more) of a listing, or of a feed of changes (``feed_of``), after a position, and whether there
+        are more."""
+        found = list(islice(self._entries(collection, after, limit + 1), limit + 1))
+        return found[:limit], len(found) > limit
 
-    def changed(self, collection: str, *, limit: int, after: int) -> Page:
-        """The DIDs whose records in a collection have changed, come or gone after a position of its feed, in the order of
-        their last change: at most ``limit`` (1 or more). Only of collections whose changes are fed."""
-        page = self.page([feed_of(collection)], limit=limit, after={feed_of(collection): after})
-        return page if page.next is None else Page(page.dids, {collection: page.next[feed_of(collection)]})
-
-    def repo(self, did: str) -> dict[str, Any] | None:
-        """The row of a repo (see ``tables.RepoRow``) by its canonical DID, as plain values; ``None`` if there is none."""
-        key = {"did": {"S": did}}
-        item = self._client.get_item(TableName=f"{self._prefix}-repos", Key=key, ConsistentRead=True).get("Item")
-        return None if item is None else {name: _plain(name, value) for name, value in item.items()}
-
-    def state(self, kind: str) -> dict[str, dict[str, Any]]:
-        """What stands in the rows of a kind that have not expired, by id; for kinds of which there are few."""
-        answer = self._client.query(
-            TableName=f"{self._prefix}-state",
-            KeyConditionExpression="kind = :kind",
-            ExpressionAttributeValues={":kind": {"S": kind}},
-            ConsistentRead=True,
-        )
-        return {
-            item["id"]["S"]: json.loads(item["content"]["S"])
-            for item in answer["Items"]
-            if "content" in item and ("expires_at" not in item or int(item["expires_at"]["N"]) * 1000 > now_ms())
-        }
-
-    def _earliest(self, entries: Iterator[_Entry], names: list[str]) -> Iterator[tuple[_Entry, bool]]:
+    def _earliest(self, entries: Iterator[Entry], names: list[str]) -> Iterator[tuple[Entry, bool]]:
         """Each entry, and whether it is its DID's earliest among the collections ``names``."""
         if len(names) == 1:
             yield from ((entry, True) for entry in entries)
             return
         while batch := list(islice(entries, _BATCH)):
-            listed = self._listed({entry.did for entry in batch})
+            repos = self.repos({entry.did for entry in batch}, "listed")
             for entry in batch:
                 # A repo enters several listings at once, often under the same number: then the name decides.
-                keys = [(int(key), name) for name, key in listed.get(entry.did, {}).items() if name in names]
+                keys = [(int(key), name) for name, key in _listed(repos.get(entry.did)) if name in names]
                 yield entry, bool(keys) and min(keys) == (entry.first_seen, entry.collection)
 
-    def _listed(self, dids: set[str]) -> dict[str, dict[str, str]]:
-        """Where each of these DIDs (100 at most) is listed, and under which key."""
-        table = f"{self._prefix}-repos"
-        wanted: Any = {
-            table: {
-                "Keys": [{"did": {"S": did}} for did in sorted(dids)],
-                "ProjectionExpression": "did, listed",
-                "ConsistentRead": True,
-            }
-        }
-        found: dict[str, dict[str, str]] = {}
-        while wanted:
-            answer = self._client.batch_get_item(RequestItems=wanted)
-            found |= {item["did"]["S"]: json.loads(item["listed"]["S"]) for item in answer["Responses"].get(table, [])}
-            wanted = answer.get("UnprocessedKeys")
-        return found
-
-    def _entries(self, collection: str, after: int, page: int) -> Iterator[_Entry]:
+    def _entries(self, collection: str, after: int, page: int) -> Iterator[Entry]:
         request = {
             "TableName": f"{self._prefix}-listings",
             "KeyConditionExpression": "#c = :c AND #k >= :k",
@@ -142,14 +94,11 @@ class Reader:
             answer = self._client.query(**request)
             for item in answer["Items"]:
                 first_seen, _, did = item["key"]["S"].partition("#")
-                yield _Entry(int(first_seen), collection, did, item["did"]["S"] if "did" in item else did)
+                yield Entry(int(first_seen), collection, did, item["did"]["S"] if "did" in item else did)
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
-def _plain(name: str, value: dict[str, Any]) -> Any:
-    ((kind, content),) = value.items()
-    if name in _JSON:
-        return json.loads(content)
-    return int(content) if kind == "N" else content
+def _listed(repo: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    return () if repo is None else repo["listed"].items()

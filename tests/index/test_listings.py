@@ -29,7 +29,8 @@ def world(worlds: Callable[[str], World]) -> World:
 
 
 def changed(world: World, collection: str = CAPTAIN, after: int = 0) -> tuple[str, ...]:
-    return world.reader.changed(collection, limit=100, after=after).dids
+    entries, _ = world.reader.entries(feed_of(collection), limit=100, after=after)
+    return tuple(entry.did for entry in entries)
 
 
 def crawled(world: World, *paths: str, number: int = 0) -> int:

@@ -98,3 +98,72 @@ def test_what_is_no_did_is_refused(bare_api: Api, query: list[str]) -> None:
     answer = bare_api.get("/xrpc/com.atproto.sync.getRepoStatus", [("did", value) for value in query])
     assert (answer.status, answer.error) == (400, "InvalidRequest")
     assert re.search("did", answer.json["message"])
+
+
+# -- the others of the sync namespace
+
+
+def of(api: Api, method: str, **parameters: Any) -> Answer:
+    return api.get(f"/xrpc/com.atproto.sync.{method}", [(name, str(value)) for name, value in parameters.items()])
+
+
+def test_repos_in_scope_are_listed_in_pages_by_did(api: Api, tables: Tables) -> None:
+    for number, letter in enumerate("gfedcba"):
+        status = {"active": False, "status": "deactivated"} if letter == "c" else {}
+        wanted = {} if letter == "d" else {"scope_shard": "0", "scope_host": "pds.example.com"}
+        name = f"did:plc:{letter * 24}"
+        tables.repos(
+            name, sync="synced", rev=REV, head=f"bafy{number}", host="x.example.com", **wanted, **status
+        ).save()
+    found, more = list[dict[str, Any]](), dict[str, Any]()
+    while True:
+        page = of(api, "listRepos", limit=2, **more).json
+        found += page["repos"]
+        if "cursor" not in page:
+            break
+        more = {"cursor": page["cursor"]}
+    assert [repo["did"][-1] for repo in found] == list("abcefg")
+    assert found[0] == {"did": f"did:plc:{'a' * 24}", "head": "bafy6", "rev": REV, "active": True}
+    assert found[2] == {
+        "did": f"did:plc:{'c' * 24}", "head": "bafy4", "rev": REV, "active": False, "status": "deactivated"
+    }  # fmt: skip
+
+
+def test_the_latest_commit_is_the_one_that_is_indexed(api: Api, tables: Tables) -> None:
+    assert of(api, "getLatestCommit", did=DID).error == "RepoNotFound"
+    store(tables, head="bafyhead")
+    tables.repos("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb", sync="new").save()
+    assert of(api, "getLatestCommit", did="did:plc:bbbbbbbbbbbbbbbbbbbbbbbb").error == "RepoNotFound"
+    assert of(api, "getLatestCommit", did=DID).json == {"cid": "bafyhead", "rev": REV}
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ({"active": False, "status": "takendown"}, "RepoTakendown"),
+        ({"active": False, "status": "suspended"}, "RepoSuspended"),
+        ({"host_banned": True}, "RepoSuspended"),
+        ({"active": False, "status": "deactivated"}, "RepoDeactivated"),
+        ({"active": False, "status": "deleted"}, "RepoNotFound"),
+        ({"sync": "refused"}, "RepoNotFound"),
+    ],
+)
+def test_a_repo_that_nobody_may_have_says_why(api: Api, tables: Tables, row: dict[str, Any], error: str) -> None:
+    store(tables, head="bafyhead", **row)
+    for method in ("getLatestCommit", "getRepo"):
+        assert of(api, method, did=DID).error == error
+    assert of(api, "getRecord", did=DID, collection="io.atcr.tag", rkey="x").error == error
+
+
+def test_the_repo_and_its_records_are_had_from_its_pds(api: Api, tables: Tables) -> None:
+    store(tables)
+    whole = of(api, "getRepo", did=DID, since=REV)
+    assert whole.status == 302
+    assert whole.headers["Location"] == (
+        f"https://pds.example.com/xrpc/com.atproto.sync.getRepo?did=did%3Aplc%3A{'a' * 24}&since={REV}"
+    )
+    record = of(api, "getRecord", did=DID, collection="io.atcr.tag", rkey="a:b")
+    assert record.headers["Location"].endswith("/xrpc/com.atproto.sync.getRecord?did="
+        f"did%3Aplc%3A{'a' * 24}&collection=io.atcr.tag&rkey=a%3Ab")  # fmt: skip
+    assert of(api, "getRepo", did=DID, since="yesterday").error == "InvalidRequest"
+    assert of(api, "getRecord", did=DID, collection="io.atcr.tag", rkey="a/b").error == "InvalidRequest"
