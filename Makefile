@@ -10,7 +10,7 @@ JAR := infra/local/dynamodb-local/node_modules/.package-lock.json
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo backup restore deploy destroy test test-localstack soak fuzz bench lint audit format venv dynamodb-local constraints locks clean
+.PHONY: help run demo backup restore deploy destroy test test-localstack soak fuzz bench lint audit format openapi venv dynamodb-local constraints locks clean
 
 help:
 	@echo "make run              the whole service on this machine, on http://127.0.0.1:8000; PORT=8080 for another port"
@@ -25,6 +25,7 @@ help:
 	@echo "make deploy STAGE=prod   brings a stage up in the AWS account of the environment; make destroy STAGE=prod takes it down"
 	@echo "make lint             ruff, mypy, cfn-lint, hadolint"
 	@echo "make audit            whether flaws are known of what is deployed (pip-audit)"
+	@echo "make openapi          writes the description of the API anew, from lexicons/"
 	@echo "make clean            the virtual environment, the caches and the local state"
 
 run: .venv/.run
@@ -77,6 +78,9 @@ audit: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+openapi: .venv/.run
+	@$(BIN)/python -m chalicelib.api.openapi
 
 venv: .venv/.dev
 

@@ -42,6 +42,13 @@ def admin(name: str) -> Response:
     return operators_methods.call(app, name)
 
 
+@app.route("/openapi.json", methods=["GET"], content_types=["*/*"])
+def description() -> Response:
+    from chalicelib.api import openapi
+
+    return openapi.served()
+
+
 @app.on_sqs_message(queue=settings.current().queue_name, batch_size=1, maximum_concurrency=MAX_CRAWLS)
 def crawl(event: SQSEvent) -> None:
     from chalicelib.crawl.jobs import work
