@@ -53,7 +53,7 @@ def test_a_verb_that_xrpc_does_not_have_is_405(bare_api: Api, path: str, verb: s
 
 @pytest.mark.parametrize("verb", ["GET", "POST"])
 @pytest.mark.parametrize(
-    "nsid", ["com.atproto.sync.listRepos", "com.atproto.sync.requestcrawl", "x", "_healthy", "a" * 5000, "\0"]
+    "nsid", ["com.atproto.sync.getBlob", "com.atproto.sync.requestcrawl", "x", "_healthy", "a" * 5000, "\0"]
 )
 def test_a_method_that_there_is_not_is_501(bare_api: Api, verb: str, nsid: str) -> None:
     answer = bare_api.call(verb, f"/xrpc/{nsid}")
