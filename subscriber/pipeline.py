@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -42,7 +42,7 @@ from chalicelib.index.errors import Superseded, TooLarge
 from chalicelib.index.tables import RepoRow
 from chalicelib.telemetry import log
 from subscriber import measures
-from subscriber.turns import Turns
+from subscriber.sharing import SharedThreads
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,14 @@ class Pipeline:
     def __init__(self, context: Context, executor: Executor) -> None:
         self._context = context
         workers = context.settings.stream_workers
-        self._tables = Turns(executor, workers, each=workers)
+        self._tables = SharedThreads(executor, workers, each=workers)
         self._fetching = ThreadPoolExecutor(2 * workers, thread_name_prefix="identities")
         """Others keep us waiting for DID documents: never in the threads that cursors and commits need."""
-        self._lookups = Turns(self._fetching, 2 * workers, each=LOOKUPS_EACH)
+        self._lookups = SharedThreads(self._fetching, 2 * workers, each=LOOKUPS_EACH)
         self._needles = context.settings.collections.needles
         self._repos: OrderedDict[str, Repo] = OrderedDict()
+        self._ahead: defaultdict[str, set[str]] = defaultdict(set)
+        """By host, the repos whose chains may have been followed further than what is stored."""
         self._numbers = count()
         """Of events, and of what is fetched because of them: what comes after what."""
         self._disputes: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -193,6 +195,7 @@ class Pipeline:
         """Somebody else follows the host from now on: what is in memory of its repos is soon out of date."""
         for did in [did for did, repo in self._repos.items() if repo.row.host == str(origin)]:
             del self._repos[did]
+        self._ahead.pop(str(origin), None)
 
     def abandon(self) -> None:
         """Stop all lanes where they are; what is not done stays before the cursor."""
@@ -203,9 +206,18 @@ class Pipeline:
 
     async def save_chains(self, origin: Origin) -> None:
         """Save how far the chains of the host's repos were followed; comes before the host's cursor is saved."""
-        for repo in [repo for repo in self._repos.values() if repo.is_ahead and repo.row.host == str(origin)]:
+        ahead = self._ahead.get(str(origin), set())
+        for did in list(ahead):
+            repo = self._repos.get(did)
+            if repo is None or not repo.is_ahead:
+                ahead.discard(did)
+                continue
+            if repo.row.host != str(origin):  # it has moved meanwhile
+                ahead.discard(did)
+                self._ahead[str(repo.row.host)].add(did)
+                continue
             rev, data, head = repo.rev, repo.data, repo.head
-            if rev is None or data is None or (repo.row.did, origin) in self._lanes:
+            if rev is None or data is None or (did, origin) in self._lanes:
                 continue
             try:
                 row = await self._run(self._context.writer.save_chain, repo.row, rev=rev, data=data, head=head)
@@ -305,6 +317,7 @@ class Pipeline:
                 return await self._desynchronize(event.did, break_)
             if not commit.changes:
                 repo.advance(commit)
+                self._ahead[str(repo.row.host)].add(repo.row.did)
                 return "followed"
             try:
                 row = await self._run(self._context.writer.apply, repo.row, commit)

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from chalicelib import settings
 from chalicelib.atproto.cid import cid_to_text
 from chalicelib.atproto.crypto import parse_did_key
+from chalicelib.atproto.events import IdentityEvent
 from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.repo import VerifiedCommit
 from chalicelib.atproto.syntax import Did, Origin
@@ -267,3 +269,35 @@ def test_a_host_that_is_alone_has_all_the_threads(net: Network) -> None:
     workers = net.context.settings.stream_workers
     steps = asyncio.run(net.run(lambda _: net.applied[str(FLOOD)] == 400, 1_000))
     assert steps <= 2 * 400 / workers + 1  # a commit takes two calls: its document from the table, and the writing
+
+
+def test_an_event_that_comes_too_soon_after_its_document_was_fetched_waits_until_it_may_be_fetched_again(
+    net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever has a document fetched at the right moment could have a move go unheard."""
+    monkeypatch.setattr(pipelines, "REFRESH_SECONDS", 0.05)
+    old, new = net.host(1), net.host(2)
+    repo = net.repo(old)
+
+    async def test() -> None:
+        threads = net.executor(16)
+        pipeline, done = Pipeline(net.context, threads), list[str]()
+
+        def say(source: Origin, name: str) -> None:
+            pipeline.submit(source, IdentityEvent(1, Did(repo.did), "", None), 1, lambda: done.append(name))
+
+        async def until(*names: str) -> None:
+            while done != list(names):
+                await net._step()
+
+        say(FLOOD, "flood")
+        await until("flood")
+        assert not net.asked
+        net.identities[repo.did] = replace(net.identities[repo.did], pds=new)
+        net.context.identities.known = lambda did, **_: Identity(did, None, old, None)  # what is remembered
+        say(new, "new host")
+        await until("flood", "new host")
+        assert net.asked[repo.did] == 1
+        pipeline.abandon()
+
+    asyncio.run(asyncio.wait_for(test(), 10))

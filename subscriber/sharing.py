@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Turns:
+class SharedThreads:
     """Runs functions in the threads of ``executor``: ``size`` at a time, ``each`` of them for one host. Belongs to the event
     loop."""
 

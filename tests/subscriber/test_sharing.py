@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from subscriber.turns import Turns
+from subscriber.sharing import SharedThreads
 
 
 class Threads(Executor):
@@ -40,7 +40,7 @@ async def pause() -> None:
 def test_those_who_wait_take_turns() -> None:
     async def test() -> None:
         threads, ended = Threads(), list[str]()
-        turns = Turns(threads, 1, each=1)
+        turns = SharedThreads(threads, 1, each=1)
         tasks = [asyncio.create_task(turns.run(host, ended.append, host)) for host in "aaaaaabcc"]
         await pause()
         while threads.calls:
@@ -56,7 +56,7 @@ def test_those_who_wait_take_turns() -> None:
 def test_a_host_has_no_more_than_its_share_and_all_where_that_is_its_share(each: int, begun: str) -> None:
     async def test() -> None:
         threads, ended = Threads(), list[str]()
-        turns = Turns(threads, 4, each=each)
+        turns = SharedThreads(threads, 4, each=each)
         tasks = [asyncio.create_task(turns.run(host, ended.append, host)) for host in "aaaaaab"]
         await pause()
         begins = [function for function, _ in threads.calls]
@@ -73,7 +73,7 @@ def test_a_host_has_no_more_than_its_share_and_all_where_that_is_its_share(each:
 def test_who_gives_up_waiting_takes_nobodys_turn() -> None:
     async def test() -> None:
         threads, ended = Threads(), list[str]()
-        turns = Turns(threads, 1, each=1)
+        turns = SharedThreads(threads, 1, each=1)
         tasks = [asyncio.create_task(turns.run(host, ended.append, host)) for host in "abc"]
         await pause()
         tasks[1].cancel()
@@ -90,7 +90,7 @@ def test_who_gives_up_waiting_takes_nobodys_turn() -> None:
 
 def test_a_turn_that_came_to_one_who_has_just_given_up_goes_to_the_next() -> None:
     async def test() -> None:
-        turns = Turns(Threads(), 1, each=1)
+        turns = SharedThreads(Threads(), 1, each=1)
         await turns.begin("a")
         second, third = (asyncio.create_task(turns.begin(host)) for host in "bc")
         await pause()
