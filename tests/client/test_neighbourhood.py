@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from discovery_client import Client
+from discovery_client.request_crawl import main
 from simulator.clock import Clock
 from simulator.thread import SimulatorThread
 from tests.client.conftest import Play
@@ -41,3 +42,5 @@ def test_a_hold_that_announces_itself_is_found_beside_those_of_another_service(
         eventually(lambda: set(client.discover().dids) == {hold.did, "did:plc:elsewhere"})
         comparison = client.compare()
     assert (comparison.only_first, comparison.only_second) == ((hold.did,), ("did:plc:elsewhere",))
+    assert main(["--all", "--service", real, other.url]) == 0
+    assert other.service.crawls == [hold.hostname] * 2
