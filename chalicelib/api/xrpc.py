@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from chalice.app import ChaliceUnhandledError, Request, Response
 
+from chalicelib.api import caching
 from chalicelib.atproto.errors import InvalidSyntax
 
 MAX_PARAMETER = 2048
@@ -142,6 +143,8 @@ def answered(request: Request | None, get_response: Callable[[Any], Response]) -
     except XrpcFailure as failure:
         body = {"error": failure.error, "message": failure.message[:MAX_MESSAGE]}
         response = _json(failure.status, body, failure.headers)
+    if request is not None:
+        response = caching.kept(request, response)
     if request is not None and _may_be_read_anywhere(request, response):
         response.headers.update(_CORS)
         if request.method == "OPTIONS":

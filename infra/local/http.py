@@ -3,14 +3,15 @@
     python -m infra.local.http --port 8000
 
 It finds the resource, makes the proxy event (format 1.0), calls ``app(event, context)`` and sends what comes back. As the
-gateway does, it answers CORS preflights itself. Two things differ: HEAD is answered as GET without its body, and a path
-without a resource is a 404 in the API's own error format, as the deployment's gateway responses are.
+gateway does, it answers CORS preflights itself, and compresses. Two things differ: HEAD is answered as GET without its body,
+and a path without a resource is a 404 in the API's own error format, as the deployment's gateway responses are.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import gzip
 import json
 import os
 import signal
@@ -29,6 +30,8 @@ from infra.local.invocation import ACCOUNT, LambdaContext, load_app
 TIMEOUT = 29.0
 """Seconds that API Gateway gives an integration."""
 MAX_BODY_BYTES = 10 * 1024 * 1024
+COMPRESSED_FROM = 1024
+"""Bytes of a body, as minimum_compression_size in .chalice/config.json."""
 STAGE = "api"
 THREADS = 16
 BEHIND_PROXY: Mapping[str, Any] = {
@@ -60,7 +63,7 @@ class Gateway:
             as_get = method == "HEAD" and "HEAD" not in self.app.routes[resource]
             event = proxy_event(environ, "GET" if as_get else method, path, resource, parameters, self.is_binary)
             answer = self.app(event, LambdaContext(self.function_name, TIMEOUT))
-        return _send(answer, method, start_response)
+        return _send(answer, method, start_response, compressed=_takes_gzip(environ))
 
     def resource(self, path: str) -> tuple[str | None, dict[str, str]]:
         """The route that ``path`` belongs to and what its {parameters} are; a literal route wins."""
@@ -139,13 +142,21 @@ def _request_headers(environ: Mapping[str, Any]) -> dict[str, str]:
     return {name.replace("_", "-").title(): value for name, value in names.items()}
 
 
-def _send(answer: Mapping[str, Any], method: str, start_response: Any) -> list[bytes]:
+def _takes_gzip(environ: Mapping[str, Any]) -> bool:
+    codings = [coding.strip().lower() for coding in environ.get("HTTP_ACCEPT_ENCODING", "").split(",")]
+    return "gzip" in codings  # with a weight the gateway does not know it either
+
+
+def _send(answer: Mapping[str, Any], method: str, start_response: Any, *, compressed: bool) -> list[bytes]:
     text = answer.get("body") or ""
     body = base64.b64decode(text) if answer.get("isBase64Encoded") else text.encode()
     headers = [(name, str(value)) for name, value in answer.get("headers", {}).items()]
     for name, values in (answer.get("multiValueHeaders") or {}).items():
         headers += [(name, str(value)) for value in values]
     headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    if compressed and len(body) >= COMPRESSED_FROM:
+        body = gzip.compress(body, mtime=0)
+        headers.append(("Content-Encoding", "gzip"))
     headers.append(("Content-Length", str(len(body))))
     status = int(answer["statusCode"])
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"

@@ -13,6 +13,7 @@ from botocore.client import BaseClient
 
 from chalicelib import process, settings
 from chalicelib.api.admin import methods
+from chalicelib.api.methods import METHODS
 from chalicelib.atproto.syntax import Origin
 from chalicelib.crawl.budgets import BUDGET
 from chalicelib.crawl.survey import survey
@@ -135,9 +136,18 @@ def test_the_api_may_do_what_it_does_and_nothing_else(
     assert api.get("/xrpc/_health").status == 503
     assert api.get("/xrpc/io.atcr.discovery.getRepoStatus", [("did", "did:plc:x")]).status == 200
     assert ask_as_operator(api, monkeypatch, tmp_path) == {200}
+    read_everything(api)
     may = allowed("ApiRole") | (allowed("ApiRole", "sqs") - {("SendMessage", "CrawlQueue")})
     assert (calls["api"] | read) - may == set(), "these are missing"
     assert may - (calls["api"] | read) == set(), "these are not needed"
+
+
+def read_everything(api: Api) -> None:
+    """Calls each method that reads."""
+    query = [("did", "did:plc:x"), ("repo", "did:plc:x"), ("collection", "io.atcr.tag"), ("rkey", "x")]
+    for nsid, method in METHODS.items():
+        if method.verb == "GET":
+            assert api.get(f"/xrpc/{nsid}", [*query, ("hostname", "hold01.atcr.io")]).status != 500
 
 
 def ask_as_operator(api: Api, monkeypatch: pytest.MonkeyPatch, folder: Path) -> set[int]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import waitress
 
-from infra.local.http import BEHIND_PROXY, Gateway, proxy_event
+from infra.local.http import BEHIND_PROXY, COMPRESSED_FROM, Gateway, proxy_event
 from tests.infra import tiny_app
 
 
@@ -170,3 +170,13 @@ def test_requests_at_the_same_time_do_not_see_each_other(url: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda name: httpx.get(f"{url}/paired/{name}").json(), names))
     assert answers == [{"name": name, "argument": name} for name in names]
+
+
+@pytest.mark.parametrize(("size", "coding"), [(COMPRESSED_FROM // 2, None), (2 * COMPRESSED_FROM, "gzip")])
+def test_a_long_answer_is_compressed_for_who_takes_that(url: str, size: int, coding: str | None) -> None:
+    with httpx.Client() as client:
+        answer = client.get(f"{url}/echo", params={"long": "x" * size}, headers={"Accept-Encoding": "br, gzip"})
+        plain = client.get(f"{url}/echo", params={"long": "x" * size}, headers={"Accept-Encoding": "identity"})
+    assert (answer.headers.get("content-encoding"), plain.headers.get("content-encoding")) == (coding, None)
+    assert "x" * size in answer.text
+    assert "x" * size in plain.text
