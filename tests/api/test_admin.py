@@ -14,16 +14,19 @@ from typing import Any
 from unittest import mock
 
 import boto3
+import httpx
 import pytest
 from botocore.client import BaseClient
 from moto import mock_aws
 
 from chalicelib import metrics, process, settings
+from chalicelib.api import cursor as cursors
 from chalicelib.api.admin import bearer, methods, token
 from chalicelib.api.admin.token import KEEP_SECONDS, RETRY_SECONDS, AdminToken, TokenUnavailable
 from chalicelib.atproto.syntax import Did, Origin
 from chalicelib.crawl import inspection, jobs, orders
 from chalicelib.crawl.queue import RepoJob, to_body
+from infra.local.http import Gateway
 from tests.api.conftest import Answer, Api
 from tests.conftest import Stack
 
@@ -555,7 +558,11 @@ NO_QUESTIONS: list[tuple[str, dict[str, str], str]] = [
     ("listHosts", {"cursor": "\ud800"}, "InvalidRequest"),
     ("listHosts", {"cursor": "AA"}, "InvalidRequest"),
     ("listHosts", {"cursor": "YSBi"}, "InvalidRequest"),
+    ("listHosts", {"cursor": cursors.encode("admin entries", [HOST])}, "InvalidRequest"),
+    ("listHosts", {"cursor": cursors.encode("admin hosts", ["not a host"])}, "InvalidRequest"),
+    ("listHosts", {"cursor": cursors.encode("admin hosts", [1])}, "InvalidRequest"),
     ("listAudit", {"cursor": "YSBi"}, "InvalidRequest"),
+    ("listAudit", {"cursor": cursors.encode("admin entries", ["~"])}, "InvalidRequest"),
     ("listAudit", {"cursor": "A" * 2049}, "InvalidRequest"),
 ]
 """A method, its parameters, and the error."""
@@ -568,9 +575,27 @@ def test_a_question_that_makes_no_sense_is_refused(operator: Operator) -> None:
 
 
 def test_what_is_read_is_not_kept_by_others(operator: Operator) -> None:
-    answer = operator.get("listHosts")
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert "Access-Control-Allow-Origin" not in answer.headers
+    for answer in (operator.get("listHosts"), operator.get("getHost"), operator.api.get("/admin/listHosts")):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "ETag" not in answer.headers
+
+
+# -- over HTTP
+
+
+def test_it_is_the_same_over_http(operator: Operator) -> None:
+    """Through the local gateway, which makes the events of what comes in."""
+    with httpx.Client(transport=httpx.WSGITransport(Gateway(operator.api.app)), base_url="http://localhost") as client:
+        body = {"target": HOST, "who": "alice", "why": "a reason"}
+        assert client.post("/admin/pause", json=body).status_code == 401
+        twice = {"Authorization": f"Bearer x, Bearer {TOKEN}"}  # as servers join two headers
+        assert client.post("/admin/pause", json=body, headers=twice).status_code == 401
+        sent = client.post("/admin/pause", json=body, headers=bearing())
+        assert sent.status_code == 202
+        operator.work()
+        done = client.get("/admin/getOrder", params={"id": sent.json()["id"]}, headers=bearing()).json()
+        assert (done["outcome"], done["via"]) == ("paused", "http 127.0.0.1")
 
 
 # -- the token is nowhere but where it should be

@@ -14,6 +14,7 @@ from chalice.app import Chalice, Request, Response
 from chalicelib.api import methods
 from chalicelib.api.admin import bearer
 from chalicelib.api.methods import Method
+from chalicelib.api.xrpc import XrpcFailure
 
 ACTIONS = ("ban", "crawl", "pause", "purge", "redrive", "restore", "resume", "resync", "takedown", "unban")
 
@@ -32,7 +33,14 @@ METHODS: Mapping[str, Method] = {
 def call(app: Chalice, name: str) -> Response:
     """Answer the request to ``app`` for an operator's method. Who has no token learns nothing, not even which methods there
     are. Raises ``XrpcFailure``."""
-    bearer.admit(cast(Request, app.current_request))
-    response = methods.call(app, name, METHODS)
-    response.headers["Cache-Control"] = "no-store"
+    try:
+        bearer.admit(cast(Request, app.current_request))
+        response = methods.call(app, name, METHODS)
+    except XrpcFailure as failure:
+        failure.headers |= _NOT_KEPT
+        raise
+    response.headers.update(_NOT_KEPT)
     return response
+
+
+_NOT_KEPT = {"Cache-Control": "no-store"}  # by a CDN, which would give it to those who have no token

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from functools import partial
 
 from chalice.app import Request, Response
 
 from chalicelib import process
+from chalicelib.api import cursor as cursors
 from chalicelib.api import xrpc
 from chalicelib.api.xrpc import Parameters, XrpcFailure
 from chalicelib.atproto.errors import InvalidSyntax
@@ -73,26 +72,15 @@ def _one(request: Request, name: str, read: Callable[[Context, str], Entry], not
 
 
 def _page(request: Request, name: str, read: Callable[..., Page]) -> Response:
-    parameters = Parameters(request)
+    parameters, scope = Parameters(request), f"admin {name}"
     limit = parameters.integer("limit", 1, MAX_LIMIT, default=DEFAULT_LIMIT)
     cursor = parameters.one("cursor")
+    (after,) = cursors.decode(scope, cursor, str) if cursor else (None,)
     try:
-        page = read(process.context(), after=_decoded(cursor) if cursor else None, limit=limit)
-    except InvalidSyntax:
-        raise xrpc.invalid_request(
-            "cursor is not one that was given out: send back the last page's unchanged"
-        ) from None
-    return xrpc.answer({name: page.entries} | ({"cursor": _encoded(page.next)} if page.next else {}))
-
-
-def _encoded(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-def _decoded(cursor: str) -> str:
-    """Raises ``InvalidSyntax``. What is in it is checked by who reads from there."""
-    try:
-        content = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        return content.decode("ascii")
-    except (UnicodeError, binascii.Error) as error:
-        raise InvalidSyntax("not a cursor") from error
+        page = read(process.context(), after=after, limit=limit)
+    except InvalidSyntax as error:
+        raise cursors.bad() from error
+    body: dict[str, object] = {name: page.entries}
+    if page.next is not None:
+        body["cursor"] = cursors.encode(scope, [page.next])
+    return xrpc.answer(body)
