@@ -263,8 +263,8 @@ class Client:
 
 
 def _worth(said: _Said) -> int:
-    """Who counts where one does: a fresh answer, else what is nearest to it. (Of equals, ``max`` takes the first.)"""
-    return [State.FAILED, State.CACHED, State.PARTIAL, State.FRESH].index(said.report.state)
+    """Who counts where one does: who is whole, and of those who is fresh. (Of equals, ``max`` takes the first.)"""
+    return [State.FAILED, State.PARTIAL, State.CACHED, State.FRESH].index(said.report.state)
 
 
 def _repos(lists: Iterable[tuple[str, Iterable[Entry]]]) -> tuple[Repo, ...]:

@@ -89,7 +89,9 @@ def read_entry(value: object) -> Entry | None:
     if not isinstance(value, dict) or (did := canonical_did(value.get("did"))) is None:
         return None
     record = value.get("record")
-    return Entry(did, bare_host(value.get("host")), record if isinstance(record, dict) else None)
+    return Entry(
+        did, bare_host(value.get("host")), record if isinstance(record, dict) and _is_shallow(record) else None
+    )
 
 
 def to_json(entry: Entry) -> dict[str, Any]:
@@ -129,9 +131,19 @@ def _lines(content: bytes) -> tuple[Entry, ...]:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise BadAnswer("it answers something else than JSON") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_shallow(value: object, levels: int = 64) -> bool:
+    """Whether it can be copied and written again without fear for the stack."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inside)
 
 
 def _page(body: bytes, name: str) -> tuple[list[object], str | None]:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 USER_AGENT = "atcr-discovery-client/0.1.0"
 BUSY = frozenset({429, 500, 502, 503, 504})
 """Statuses after which it is worth to ask again."""
+MAX_PAGE = 5_000_000
+"""Bytes of one page, unpacked: 2,000 DIDs, each as long as it may be. Read as JSON it takes some 20 times as much memory."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,17 @@ class Web:
     attempts: int = field(default=0, init=False)
     """How often it has asked so far."""
 
-    async def get(self, url: str, params: Mapping[str, str | int] | None = None, *, etag: str | None = None) -> Answer:
-        """200; or 304, where ``etag`` was given. Raises SourceFailed."""
+    async def get(
+        self,
+        url: str,
+        params: Mapping[str, str | int] | None = None,
+        *,
+        etag: str | None = None,
+        most: int | None = None,
+    ) -> Answer:
+        """200 with ``most`` bytes; or 304, where ``etag`` was given. Raises SourceFailed."""
         headers = {"If-None-Match": etag} if etag else {}
-        answer = await self.ask("GET", url, params=params, headers=headers)
+        answer = await self.ask("GET", url, params=params, headers=headers, most=most)
         if answer.status == 200 or (answer.status == 304 and etag):
             return answer
         if answer.status in range(300, 400):
@@ -132,7 +141,7 @@ class Web:
         in it. ``etag`` is of the first; a 304 to it is the last. Raises SourceFailed."""
         seen = {cursor}
         for _ in range(most):
-            answer = await self.get(url, {**params, "cursor": cursor} if cursor else params, etag=etag)
+            answer = await self.get(url, {**params, "cursor": cursor} if cursor else params, etag=etag, most=MAX_PAGE)
             found, following = ((), None) if answer.status == 304 else read(answer.body)
             yield cursor, answer, found
             if following is None:
@@ -166,7 +175,9 @@ class Web:
             await self.wait(delay)
         raise NotImplementedError  # the count has no end
 
-    async def _once(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **what: Any) -> Answer:
+    async def _once(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, most: int | None = None, **what: Any
+    ) -> Answer:
         self.attempts += 1
         sent = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "gzip", **(headers or {})}
         try:
@@ -174,13 +185,14 @@ class Web:
                 asyncio.timeout(self.seconds),
                 self.http.stream(method, url, headers=sent, **what) as response,
             ):
-                return Answer(response.status_code, response.headers, await self._body(response))
+                return Answer(response.status_code, response.headers, await self._body(response, most))
         except TimeoutError:
             raise Unreachable(f"no whole answer within {self.seconds or 0:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(_why(error)) from error
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: httpx.Response, most: int | None) -> bytes:
+        allowed = self.bytes_left if most is None else min(most, self.bytes_left)
         coding = response.headers.get("content-encoding", "identity").lower()
         if coding not in ("identity", "gzip"):
             raise BadAnswer(f"it answers in a coding that it was not asked for: {entries.shown(coding)}")
@@ -188,10 +200,10 @@ class Web:
         body = bytearray()
         async for chunk in response.aiter_raw():
             try:
-                body += unpack.decompress(chunk, self.bytes_left + 1) if unpack else chunk
+                body += unpack.decompress(chunk, allowed + 1) if unpack else chunk
             except zlib.error:
                 raise BadAnswer("it answers something else than the gzip that it says") from None
-            if len(body) > self.bytes_left:
+            if len(body) > allowed:
                 raise BadAnswer("it answers more bytes than are allowed")
         if unpack and body and not unpack.eof:
             raise BadAnswer("its gzip ends too early")

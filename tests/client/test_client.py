@@ -125,6 +125,16 @@ def test_a_list_of_holds_brings_their_records_and_hosts(play: Play) -> None:
     assert found.repos[1].record == {"public": True}
 
 
+def test_a_record_that_is_nested_too_deep_is_left_out(tmp_path: Path) -> None:
+    path, record = tmp_path / "holds.json", '{"a":' * 300 + "1" + "}" * 300
+    path.write_text(
+        f'{{"version": 1, "holds": [{{"did": "{A}", "record": {record}}}, {{"did": "{B}", "record": {{"b": [1]}}}}]}}'
+    )
+    found = discover(files=[path], cache=tmp_path / "cache")
+    assert [(repo.did, repo.record) for repo in found.repos] == [(A, None), (B, {"b": [1]})]
+    assert states(found) == [State.FRESH]
+
+
 def test_a_list_that_has_not_changed_is_not_sent_again(play: Play, tmp_path: Path) -> None:
     served = play()
     served.service.files["/holds.json"] = holds(CAPTAIN)
@@ -140,6 +150,7 @@ def test_a_list_that_has_not_changed_is_not_sent_again(play: Play, tmp_path: Pat
     [
         (b"{", "something else than JSON"),
         (b"{}", "neither a list"),
+        (b'{"version": NaN, "holds": []}', "something else than JSON"),
         (holds(version=2), "version 2"),
         (b"<html>no</html>", "neither a DID nor a host"),
         (b"\xff", "decode"),
@@ -275,8 +286,9 @@ def test_pages_without_end_are_left(play: Play, lie: Callable[[str, Played], byt
         (http(200, b'{"repos": [], "cursor": 7}'), "no plain text"),
         (http(200, b'{"repos": [], "cursor": "\\ud800"}'), "no plain text"),
         (http(200, b"[" * 100_000), "something else than JSON"),
-        (http(200, b'{"repos": [' + b" " * 300_000 + b"]}"), "more bytes"),
+        (http(200, b'{"repos": [' + b" " * 8_000_000 + b"]}"), "more bytes"),
         (http(200, gzip.compress(b" " * 10_000_000), content_encoding="gzip"), "more bytes"),
+        (http(200, b" " * 6_000_000 + b'{"repos": []}'), "more bytes"),
         (http(200, b"not gzip", content_encoding="gzip"), "something else than the gzip"),
         (http(200, gzip.compress(b'{"repos":[]}')[:-4], content_encoding="gzip"), "ends too early"),
         (http(200, b"{}", content_encoding="br"), "a coding that it was not asked for"),
@@ -289,7 +301,7 @@ def test_pages_without_end_are_left(play: Play, lie: Callable[[str, Played], byt
 def test_nonsense_is_refused_and_named(play: Play, reply: bytes, why: str) -> None:
     liar = play()
     liar.service.reply = reply
-    found = discover(liar, play(A), limits=Limits(bytes=200_000))
+    found = discover(liar, play(A), limits=Limits(bytes=7_000_000))
     assert found.dids == (A,)
     assert states(found) == [State.FAILED, State.FRESH]
     assert why in (found.reports[0].error or "")
