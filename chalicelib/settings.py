@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.scope import Scope
-from chalicelib.atproto.syntax import parse_nsid
+from chalicelib.atproto.syntax import Origin, parse_nsid, parse_origin
 
 PREFIX = "DISCOVERY_"
 VERSION = "0.1.0"
@@ -62,6 +62,12 @@ def _collections(most: int) -> Callable[[str], frozenset[str]]:
         return names
 
     return parse
+
+
+def _origins(text: str) -> tuple[Origin, ...]:
+    """What the operator names is not an address that somebody else may choose: the door alone refuses what is private."""
+    names = [name.strip() for name in text.split(",")] if text else []
+    return tuple(dict.fromkeys(parse_origin(name, allow_private=True) for name in names))
 
 
 def _matching(pattern: str, what: str) -> Callable[[str], str]:
@@ -117,6 +123,28 @@ class Settings:
         "io.atcr.hold.captain",
         _collections(5),
         "Collections whose changes can be asked for with `since`: at most 5 NSIDs, comma-separated, or none",
+    )
+    directories: tuple[Origin, ...] = _setting(
+        "",
+        _origins,
+        "Services whose listReposByCollection is read, to find repos on hosts that do not announce themselves: "
+        "hostnames, comma-separated",
+    )
+    relays: tuple[Origin, ...] = _setting(
+        "", _origins, "Relays that are followed for the repos of large hosts that did not announce themselves"
+    )
+    directory_nsids: tuple[str, ...] = _setting(
+        "io.atcr.hold.captain,io.atcr.hold.crew,io.atcr.manifest,io.atcr.tag,io.atcr.sailor.profile,"
+        "io.atcr.sailor.star,io.atcr.repo.page",
+        lambda text: tuple(dict.fromkeys(parse_nsid(name.strip()) for name in text.split(","))),
+        "Collections that directories are asked for, as far as they are indexed; those that are indexed by name are as well",
+    )
+    directory_seconds: float = _seconds(600, 1, 7 * 24 * 3600, "A directory is asked for what is new so often")
+    directory_hours: float = _seconds(
+        168, 0.01, 24 * 365, "A directory is read from its beginning again after so many hours"
+    )
+    directory_unverified: int = _integer(
+        1000, 1, 5000, "DIDs a day that one directory may list without anything of ours being found of them"
     )
     plc_url: str = _setting("https://plc.directory", _url, "PLC directory for did:plc")
     allow_private_hosts: bool = _setting(
@@ -223,6 +251,12 @@ class Settings:
     def answered(self) -> Scope:
         """The collections that listReposByCollection answers for."""
         return self.authoritative or self.collections
+
+    @property
+    def directory_collections(self) -> tuple[str, ...]:
+        """The collections that directories are asked for."""
+        named = (pattern for pattern in self.collections.patterns if not pattern.endswith("*"))
+        return tuple(dict.fromkeys((*filter(self.collections.wants, self.directory_nsids), *named)))
 
     @property
     def queue_name(self) -> str:

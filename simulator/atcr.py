@@ -44,12 +44,13 @@ class Author:
                 yield self.stats(number // 10)
                 yield self.scan()
 
-    def sailor(self, *, manifests: int = 1) -> Iterator[Entry]:
-        """What a user of ATCR has in their repo: a profile, and for each push a manifest; one tag a name."""
-        yield self.sailor_profile()
+    def sailor(self, *, manifests: int = 1, hold: str | None = None) -> Iterator[Entry]:
+        """What a user of ATCR has in their repo: a profile, and for each push a manifest; one tag a name. ``hold``: the DID of
+        the one that has their blobs, which is then named."""
+        yield self.sailor_profile(hold)
         tags: dict[str, dict[str, Any]] = {}
         for _ in range(manifests):
-            path, value = self.manifest()
+            path, value = self.manifest(hold)
             yield path, value
             tag_path, tag = self.tag(value["repository"], path.rpartition("/")[2])
             tags[tag_path] = tag
@@ -111,7 +112,7 @@ class Author:
             scannedAt=self._clock.timestamp(),
         )
 
-    def manifest(self) -> Entry:
+    def manifest(self, hold: str | None = None) -> Entry:
         digest = self._hex(64)
         layers = [self._blob(f"{_OCI}.layer.v1.tar+gzip") for _ in range(self._rng.randrange(1, 6))]
         return f"{MANIFEST}/{digest}", self._value(
@@ -122,8 +123,8 @@ class Author:
             schemaVersion=2,
             config=self._blob(f"{_OCI}.config.v1+json"),
             layers=layers,
-            holdDid="did:web:hold01.atcr.io",
             createdAt=self._clock.timestamp(),
+            **({"holdDid": hold} if hold else {}),
         )
 
     def tag(self, repository: str, digest: str, tag: str = "latest") -> Entry:
@@ -135,10 +136,10 @@ class Author:
             createdAt=self._clock.timestamp(),
         )
 
-    def sailor_profile(self) -> Entry:
+    def sailor_profile(self, hold: str | None = None) -> Entry:
         now = self._clock.timestamp()
         return f"{SAILOR_PROFILE}/self", self._value(
-            SAILOR_PROFILE, defaultHold="did:web:hold01.atcr.io", createdAt=now, updatedAt=now
+            SAILOR_PROFILE, createdAt=now, updatedAt=now, **({"defaultHold": hold} if hold else {})
         )
 
     def noise(self, count: int) -> Iterator[Entry]:

@@ -34,6 +34,7 @@ from chalicelib.atproto.syntax import Origin
 from chalicelib.atproto.websocket import Websocket
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
+from chalicelib.index.hosts import RELAY
 from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
 from subscriber.budget import StreamBudget
@@ -49,6 +50,8 @@ network, all would run into their time limit, and begin again."""
 BACKOFF_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 """A connection that lasted so long ends the back-off."""
+FOLLOW_SECONDS = 300.0
+"""A relay's connection looks so often for repos that came into scope."""
 BACKWARDS_SECONDS = 30.0
 """A stream that runs backwards begins a new epoch at most so often; more often, it is closed."""
 
@@ -88,7 +91,10 @@ class Connection:
         self._owner = owner
         self._opening = opening
         self.origin = Origin.parse_key(row.origin)
-        self._budget = StreamBudget(row.origin, context.settings)
+        self._is_relay = row.kind == RELAY
+        if self._is_relay:
+            pipeline.trust_signatures(self.origin)
+        self._pace = (lambda frames, size: 0.0) if self._is_relay else StreamBudget(row.origin, context.settings).spend
         self._tracker = CursorTracker(_whole(row.cursor))
         self._last_seq: int | None = None
         self._open_bytes = 0
@@ -113,6 +119,8 @@ class Connection:
         async with asyncio.TaskGroup() as both:
             both.create_task(self._save_regularly())
             both.create_task(self._reconnect_forever())
+            if self._is_relay:
+                both.create_task(self._follow_regularly())
 
     async def _reconnect_forever(self) -> None:
         failures = 0
@@ -155,7 +163,7 @@ class Connection:
                     open_timeout=settings.connect_seconds,
                     ping_interval=settings.ping_seconds,
                     ping_timeout=settings.ping_seconds,
-                    pace=self._budget.spend,
+                    pace=self._pace,
                 )
                 socket = await closing.enter_async_context(opened)
             await self._note(None)
@@ -261,6 +269,16 @@ class Connection:
     async def _note(self, error: str | None) -> None:
         if not await self._run(self._context.hosts.note_stream, self._row.origin, self._owner, error=error):
             raise LeaseLost(str(self.origin))
+
+    async def _follow_regularly(self) -> None:
+        """Nobody tells a relay's connection that a repo came into scope: the first commits that change nothing wanted are passed
+        over, and the next that does has the repo crawled."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                await self._pipeline.follow(self.origin)
+            except Exception as error:  # the table's fault: the next time
+                log("repos-not-followed", exception=error, host=str(self.origin))
 
     async def _save_regularly(self) -> None:
         while True:

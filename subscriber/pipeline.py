@@ -9,6 +9,9 @@ What one host sends must not keep others waiting. So a lane has the events of on
 repo waits in a lane of its own until it has turned out to be the repo's PDS. And hosts take turns for what all of them share: the
 threads in which tables are read and written, and those in which DID documents are fetched.
 
+A relay speaks for every repo whose signature checks, and is its source where nobody follows its PDS; elsewhere what it shows is a
+hint (``sources``). What it says and cannot be shown to be so changes nothing, and makes us ask no more often than ``RELAY_ASKS``.
+
     frame -> peek -> (nothing of ours) -> skipped
                  `-> lane of the repo -> verified, continues the chain -> applied in one transaction
                                       |- a job is writing the repo     -> waits for it to land, then goes on
@@ -29,20 +32,23 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from chalicelib.atproto.cid import cid_to_text
-from chalicelib.atproto.errors import AtprotoError, BadSignature, VerificationFailed
+from chalicelib.atproto.errors import AtprotoError, BadSignature, DidNotFound, VerificationFailed
 from chalicelib.atproto.events import AccountEvent, CommitEvent, IdentityEvent, SyncEvent
 from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.mst import EMPTY_TREE
 from chalicelib.atproto.repo import VerifiedCommit, verify_commit, verify_sync
-from chalicelib.atproto.syntax import Did, Origin, canonical_did
+from chalicelib.atproto.syntax import Did, Origin, Tid, canonical_did
 from chalicelib.crawl.context import Context
+from chalicelib.crawl.mentions import Named
+from chalicelib.crawl.pace import Pace
 from chalicelib.crawl.queue import RepoJob
 from chalicelib.index import repo_state
 from chalicelib.index.errors import Superseded, TooLarge
-from chalicelib.index.tables import RepoRow
+from chalicelib.index.tables import HostRow, RepoRow
 from chalicelib.telemetry import log
 from subscriber import measures
 from subscriber.sharing import SharedThreads
+from subscriber.sources import Sources, Standing
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ REFRESH_SECONDS = 10.0
 """A DID document is fetched again at most so often because a stream disagrees with it."""
 LOOKUPS_EACH = 2
 """DID documents that are fetched at a time for the events of one host."""
+RELAY_ASKS, RELAY_BURST = 20.0, 1000
+"""Repos a second that are asked for because of one relay, after the first thousand."""
+RELAY_CLAIMS = 1000
+"""Repos a day of which nothing is known, and whose document cannot be had, that are asked for because of relays."""
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 T = TypeVar("T")
@@ -84,14 +94,17 @@ class Repo:
     trail: deque[tuple[str | None, str | None]] = field(default_factory=lambda: deque(maxlen=TRAIL))
     identity_after: int = 0
     """The DID document must have been fetched after that moment (UTC ms)."""
+    source: Origin | None = None
+    """The host or relay from which the chain was followed last."""
 
     @property
     def is_ahead(self) -> bool:
         """Whether the chain was followed further than what is stored."""
         return self.rev != self.row.rev
 
-    def advance(self, commit: VerifiedCommit) -> None:
+    def advance(self, commit: VerifiedCommit, source: Origin) -> None:
         """Follow the chain through a commit that changed nothing wanted."""
+        self.source = source
         self.trail.append((self.rev, self.data))
         self.rev, self.data, self.head = commit.rev, cid_to_text(commit.data), cid_to_text(commit.cid)
 
@@ -134,7 +147,7 @@ class Pipeline:
         self._needles = context.settings.collections.needles
         self._repos: OrderedDict[str, Repo] = OrderedDict()
         self._ahead: defaultdict[str, set[str]] = defaultdict(set)
-        """By host, the repos whose chains may have been followed further than what is stored."""
+        """By host or relay, the repos whose chains may have been followed further than what is stored."""
         self._numbers = count()
         """Of events, and of what is fetched because of them: what comes after what."""
         self._disputes: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -144,6 +157,10 @@ class Pipeline:
         self._lanes: dict[tuple[str, Origin], _Lane] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Of repos that are worked on: two hosts may both have a say for a moment, when an account moves."""
+        self._sources = Sources(self._host_row, self._ask_about)
+        self._paces: dict[Origin, Pace] = {}
+        """Of relays: how fast they may have us ask."""
+        self._claims = Pace(RELAY_CLAIMS / 86_400, RELAY_CLAIMS, clock=time.monotonic)
         self.counts: Counter[str] = Counter()
         """What became of events, by kind of outcome, since the start."""
 
@@ -163,14 +180,19 @@ class Pipeline:
 
         def load() -> list[RepoRow]:
             repos = self._context.tables.repos
-            keys = [Did(row.did) for row in repos.by_host.query(str(origin))]
+            keys = [Did(row.did) for host in hosts for row in repos.by_host.query(host)]
             return list(self._context.writer.load_many(keys).values())
 
+        hosts = await self._relayed_hosts() if origin in self._paces else [str(origin)]
         rows = await self._run(load)
         for row in rows:
             if row.did not in self._repos:
-                self._remember(row)
+                self._remember(row, origin)
         return len(rows)
+
+    def trust_signatures(self, relay: Origin) -> None:
+        """What comes from there is a relay's: it is for the repos' signatures to vouch for it."""
+        self._paces.setdefault(relay, Pace(RELAY_ASKS, RELAY_BURST, clock=time.monotonic))
 
     # -- events in
 
@@ -193,7 +215,7 @@ class Pipeline:
 
     def forget(self, origin: Origin) -> None:
         """Somebody else follows the host from now on: what is in memory of its repos is soon out of date."""
-        for did in [did for did, repo in self._repos.items() if repo.row.host == str(origin)]:
+        for did in [did for did, repo in self._repos.items() if repo.row.host == str(origin) or repo.source == origin]:
             del self._repos[did]
         self._ahead.pop(str(origin), None)
 
@@ -202,6 +224,7 @@ class Pipeline:
         for lane in self._lanes.values():
             if lane.task is not None:
                 lane.task.cancel()
+        self._sources.abandon()
         self._fetching.shutdown(wait=False, cancel_futures=True)
 
     async def save_chains(self, origin: Origin) -> None:
@@ -209,12 +232,8 @@ class Pipeline:
         ahead = self._ahead.get(str(origin), set())
         for did in list(ahead):
             repo = self._repos.get(did)
-            if repo is None or not repo.is_ahead:
+            if repo is None or not repo.is_ahead or repo.source != origin:
                 ahead.discard(did)
-                continue
-            if repo.row.host != str(origin):  # it has moved meanwhile
-                ahead.discard(did)
-                self._ahead[str(repo.row.host)].add(did)
                 continue
             rev, data, head = repo.rev, repo.data, repo.head
             if rev is None or data is None or (did, origin) in self._lanes:
@@ -256,15 +275,23 @@ class Pipeline:
             return await self._handle(item, lane)
         except AtprotoError as error:  # a DID document that can't be had, say: a repo job finds out, and keeps trying
             log("event-unverified", did=item.event.did, error=str(error))
+            if item.source in self._paces:
+                return await self._doubt(item, error)
             return await self._desynchronize(item.event.did, f"unverified: {type(error).__name__}")
 
     async def _handle(self, item: _Item, lane: _Lane) -> str:
         event = item.event
-        repo = await self._lookup(event.did)
-        if not self._is_wanted(event, repo):
-            return "unwanted"
-        if (repo is None or repo.row.host != str(item.source)) and await self._vouched(item, repo) is None:
-            return "no-authority"
+        if item.source in self._paces:
+            repo = await self._lookup_relayed(event)
+            outcome = await self._relayed(item, repo)
+            if outcome is not None:
+                return outcome
+        else:
+            repo = await self._lookup(event.did)
+            if not self._is_wanted(event, repo):
+                return "unwanted"
+            if (repo is None or repo.row.host != str(item.source)) and await self._vouched(item, repo) is None:
+                return "no-authority"
         async with self._locks.setdefault(canonical_did(event.did), asyncio.Lock()):
             match event:
                 case CommitEvent():
@@ -289,6 +316,73 @@ class Pipeline:
                 return repo is not None
         return True
 
+    # -- relays
+
+    async def _lookup_relayed(self, event: RepoEvent) -> Repo | None:
+        """The repo that a relay's event is of. A relay tells of all the world: the table is asked where it matters."""
+        if isinstance(event, IdentityEvent | SyncEvent | Unreadable):
+            return self._repos.get(canonical_did(event.did))
+        return await self._lookup(event.did)
+
+    async def _relayed(self, item: _Item, repo: Repo | None) -> str | None:
+        """What becomes of a relay's event, unless it is to be taken for the PDS's own: None."""
+        event = item.event
+        if not self._is_wanted(event, repo) or (repo is None and not isinstance(event, CommitEvent)):
+            return "unwanted"
+        if repo is None and isinstance(event, CommitEvent):
+            await self._verify(event, item, None)  # else anybody could have us write rows
+        host = repo.row.host if repo is not None else None
+        if host is None:
+            pds = (await self._identity_of(event.did)).pds
+            if pds is None:
+                return "no-authority"
+            host = str(pds)
+        standing = await self._sources.standing(host)
+        if standing is Standing.STOPPED:
+            return "withheld"
+        if standing is Standing.DIRECT and not isinstance(event, IdentityEvent):
+            return self._hint(event)
+        if isinstance(event, SyncEvent):
+            identity = await self._vouched(item, repo)
+            if identity is None or identity.key is None:
+                return "no-authority"
+            verify_sync(event, identity.key)
+        return None
+
+    async def _doubt(self, item: _Item, error: AtprotoError) -> str:
+        """What becomes of a relay's event that cannot be verified: if that is for want of a document, it is asked about."""
+        did = item.event.did
+        is_known = canonical_did(did) in self._repos
+        if isinstance(error, VerificationFailed):
+            return self._hint(item.event) if is_known else "unverified"
+        if not is_known and (isinstance(error, DidNotFound) or self._claims.attempt()):
+            return "unknown-did"
+        return await self._ask(did, claimed_by=str(item.source))
+
+    def _hint(self, event: RepoEvent) -> str:
+        if isinstance(event, CommitEvent | SyncEvent):
+            self._sources.hint(event.did, event.rev)
+        return "hint"
+
+    async def _relayed_hosts(self) -> list[str]:
+        """Keys of the hosts that are left to the relays."""
+        named = await self._run(lambda: list(self._context.hosts.named()))
+        return [key for key in named if await self._sources.standing(key) is Standing.RELAYED]
+
+    async def _host_row(self, origin: Origin) -> HostRow | None:
+        return await self._run(self._context.hosts.load, origin)
+
+    async def _ask_about(self, did: Did, rev: Tid) -> bool:
+        """Ask about a repo of which a relay has shown ``rev``, unless that is known by now. Returns whether it was asked."""
+        repo = await self._lookup(did)
+        if repo is not None:
+            await self._reload(repo)
+        if repo is not None and (repo_state.is_pending(repo.row) or (repo.rev is not None and repo.rev >= rev)):
+            return False
+        log("relay-ahead", did=did, rev=rev)
+        await self._ask(did, refresh=True)
+        return True
+
     # -- commits
 
     async def _commit(self, event: CommitEvent, item: _Item, repo: Repo | None, lane: _Lane) -> str:
@@ -309,6 +403,8 @@ class Pipeline:
             except VerificationFailed as error:
                 if error.reason == "no-authority":
                     return error.reason
+                if item.source in self._paces:
+                    return self._hint(event)
                 return await self._desynchronize(event.did, error.reason)
             break_ = self._break_in_chain(repo, commit)
             if break_ is not None:
@@ -316,8 +412,8 @@ class Pipeline:
                     continue
                 return await self._desynchronize(event.did, break_)
             if not commit.changes:
-                repo.advance(commit)
-                self._ahead[str(repo.row.host)].add(repo.row.did)
+                repo.advance(commit, item.source)
+                self._ahead[str(item.source)].add(repo.row.did)
                 return "followed"
             try:
                 row = await self._run(self._context.writer.apply, repo.row, commit)
@@ -330,7 +426,17 @@ class Pipeline:
                 repo.reset(row)
                 log("applied", did=event.did, rev=event.rev, changes=len(commit.changes))
                 measures.applied(event.time, self._context.clock())
+                await self._follow_up(commit)
                 return "applied"
+
+    async def _follow_up(self, commit: VerifiedCommit) -> None:
+        """Look into the holds that its records name."""
+        named = Named()
+        for change in commit.changes:
+            if change.record is not None:
+                named.note(change.path, change.record.value)
+        if (names := list(named)) and (news := self._context.mentions.news(names)):
+            await self._run(self._context.mentions.follow_up, commit.did, news)
 
     async def _settled_row(self, repo: Repo, lane: _Lane) -> str | None:
         """Wait until no job writes the repo. ``None`` once its state is one that a commit can continue; else the outcome."""
@@ -358,7 +464,7 @@ class Pipeline:
             await self._ask(Did(repo.row.did))
         return "inactive"
 
-    async def _verify(self, event: CommitEvent, item: _Item, repo: Repo) -> VerifiedCommit:
+    async def _verify(self, event: CommitEvent, item: _Item, repo: Repo | None) -> VerifiedCommit:
         scope = self._context.settings.collections
         identity = await self._vouched(item, repo)
         if identity is None:
@@ -439,6 +545,10 @@ class Pipeline:
         return f"desynchronized:{reason}"
 
     async def _ask(self, did: Did, **request: Any) -> str:
+        pace = self._paces.get(source) if (source := _source.get()) else None
+        if pace is not None:
+            await asyncio.sleep(pace.reserve())
+
         def ask() -> None:
             if self._context.writer.ask(did, **request):
                 self._context.queue.send(RepoJob(did))
@@ -452,7 +562,7 @@ class Pipeline:
         repo = self._repos.get(key)
         if repo is None:
             row = await self._run(self._context.writer.load, did)
-            return None if row is None else self._remember(row)
+            return None if row is None else self._remember(row, _source.get())
         self._repos.move_to_end(key)
         return repo
 
@@ -467,16 +577,19 @@ class Pipeline:
         if row is not None:
             repo.reset(row)
 
-    def _remember(self, row: RepoRow) -> Repo:
-        repo = self._repos[row.did] = Repo(row, row.rev, row.data, row.head)
+    def _remember(self, row: RepoRow, source: Origin | None = None) -> Repo:
+        repo = self._repos[row.did] = Repo(row, row.rev, row.data, row.head, source=source)
         while len(self._repos) > MEMORY:
             self._repos.popitem(last=False)
         return repo
 
     async def _vouched(self, item: _Item, repo: Repo | None) -> Identity | None:
-        """Who the DID is, if its document names the event's source as its PDS, be it only since a short while ago."""
+        """Who the DID is, if its document names the event's source as its PDS, be it only since a short while ago, or if that is
+        a relay."""
         did, newer_than = item.event.did, repo.identity_after if repo else None
         identity = await self._identity_of(did, newer_than=newer_than)
+        if item.source in self._paces:
+            return identity
         if identity.pds != item.source:
             identity = await self._refreshed(item) or await self._identity_of(did, newer_than=newer_than)
         return identity if identity.pds == item.source else None

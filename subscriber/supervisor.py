@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from chalicelib.crawl.context import Context
+from chalicelib.index.hosts import RELAY
 from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
 from subscriber.connection import OPENING, Connection, LeaseLost
@@ -76,13 +77,14 @@ class Supervisor:
                         self._measure()
                     if time.monotonic() >= reconcile:
                         reconcile = time.monotonic() + settings.lease_seconds
+                        await self._follow_relays()
                         taken, lost = await self._run(leases.reconcile, [*self._connections], [*self._leaving])
-                        self._follow(taken)
+                        await self._begin_with(taken)
                         for key in lost & self._connections.keys():
                             log("lease-lost", host=key)
                             self._drop(key)
                     await self._run(leases.watch)
-                    self._follow(await self._run(leases.take, len(self._connections)))
+                    await self._begin_with(await self._run(leases.take, len(self._connections)))
                     await self._attend(leases)
                 except (
                     Exception
@@ -95,6 +97,20 @@ class Supervisor:
             await self._drain()
 
     # -- hosts
+
+    async def _follow_relays(self) -> None:
+        """Have each relay of the settings followed, by whomever."""
+        for relay in self._context.settings.relays:
+            if str(relay) not in self._connections:
+                await self._run(self._context.hosts.follow_relay, relay)
+
+    async def _begin_with(self, rows: list[HostRow]) -> None:
+        """Follow hosts that were taken, but for relays that the settings do not name any more."""
+        relays = {str(relay) for relay in self._context.settings.relays}
+        for row in rows:
+            if row.kind == RELAY and row.origin not in relays:
+                await self._run(self._context.hosts.leave_relay, row)
+        self._follow(row for row in rows if row.kind != RELAY or row.origin in relays)
 
     def _follow(self, rows: Iterable[HostRow]) -> None:
         for row in rows:

@@ -9,6 +9,7 @@ from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.budgets import OverBudget
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
+from chalicelib.index.hosts import NAMED, RELAY
 
 SMALL_HOST = 10
 """A host of so many repos at most is walked again, and its DIDs resolved again, whenever it announces itself."""
@@ -72,8 +73,10 @@ def _request_crawl(context: Context, hostname: str, address: str | None) -> Orig
         raise HostBanned(f"{origin} is banned from this service")
     if row is not None and row.status == "paused":
         return origin  # it will be crawled once it is let in again
+    if row is not None and row.kind == RELAY:
+        raise HostNotFound(f"{origin} is a relay, which is followed as such")
     if row is not None and row.status != "unconfirmed":
-        crawl = row.failures > 0 or (row.repo_count or 0) <= SMALL_HOST
+        crawl = row.failures > 0 or row.kind == NAMED or (row.repo_count or 0) <= SMALL_HOST
         if context.hosts.announce(row, crawl=crawl) and crawl:
             context.queue.send(HostJob(origin, refresh=True))
         return origin
@@ -96,11 +99,26 @@ def _request_crawl(context: Context, hostname: str, address: str | None) -> Orig
 def follow(context: Context, origin: Origin, *, within_budget: bool = True) -> bool:
     """Follow a host that is known to be a PDS: crawl it, and have its stream opened. ``False``: its domain is banned.
     Raises ``OverBudget``."""
-    if domain := context.bans.of(origin):
-        context.hosts.ban(origin, by=domain, at=context.clock())
+    if is_banned(context, origin):
         return False
     if within_budget:
         context.budgets.let_in(origin)
     context.hosts.admit(origin, confirmed=True)
     context.queue.send(HostJob(origin))
     return True
+
+
+def follow_named(context: Context, origin: Origin) -> None:
+    """Follow a host that did not announce itself, and is the PDS of a repo in scope; the first crawl finds out whether it is so
+    large that it is left to the relays. Raises ``OverBudget``."""
+    context.budgets.let_in(origin)
+    context.hosts.admit(origin, confirmed=True, kind=NAMED, followed=not context.settings.relays)
+    context.queue.send(HostJob(origin))
+
+
+def is_banned(context: Context, origin: Origin) -> bool:
+    """Whether the domain of a host that is not known is banned; then its row says so from now on."""
+    domain = context.bans.of(origin)
+    if domain is not None:
+        context.hosts.ban(origin, by=domain, at=context.clock())
+    return domain is not None

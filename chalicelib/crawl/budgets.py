@@ -29,6 +29,8 @@ BURST = 100
 """Requests of one caller that may come at once, before the rate holds."""
 CALLERS = 10_000
 """So many are kept in memory; who asks after that many others begins anew."""
+NAMED_EACH = 20
+"""Holds a day that one repo's records may name."""
 _HOUR, _DAY = 3600, 24 * 3600
 
 
@@ -82,6 +84,12 @@ class Budgets:
         except OverBudget:
             return False
         return True
+
+    def named(self, did: str) -> None:
+        """A record of ``did`` names a hold that is to be looked into. Raises ``OverBudget``."""
+        self._take(f"named/{did}", NAMED_EACH, _DAY, f"records of {did} named {NAMED_EACH} holds today")
+        most = self._settings.max_unreached_hosts
+        self._take("named", most, _DAY, f"records named {most} holds today")
 
     def _take(self, id: str, most: int, window: int, reached: str) -> None:
         if most and (wait := self._state.count(BUDGET, id, most=most, window=window)) is not None:

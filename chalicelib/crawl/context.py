@@ -12,6 +12,7 @@ from chalicelib.atproto.repo import SnapshotLimits
 from chalicelib.crawl.bans import Bans
 from chalicelib.crawl.budgets import Budgets
 from chalicelib.crawl.identities import Identities
+from chalicelib.crawl.mentions import Mentions
 from chalicelib.crawl.queue import Queue
 from chalicelib.crawl.turns import Turns
 from chalicelib.index.clock import Clock, now_ms
@@ -73,6 +74,18 @@ class Context:
     @cached_property
     def turns(self) -> Turns:
         return Turns(self.state, self.settings, clock=self.clock)
+
+    @cached_property
+    def mentions(self) -> Mentions:
+        return Mentions(
+            hosts=self.hosts,
+            writer=self.writer,
+            state=self.state,
+            queue=self.queue,
+            budgets=self.budgets,
+            clock=self.clock,
+            allow_private=self.settings.allow_private_hosts,
+        )
 
     @cached_property
     def subscribers(self) -> Subscribers:

@@ -3,6 +3,9 @@
 listRepos, page by page -- is the repo known at this rev? --> skip
                         |- a host of a few repos          --> brought up to date in place
                         `- a large one                    --> probed; where something of ours shows, a repo job
+
+A host that did not announce itself, and has more than a page of repos, is spared that: it is asked for the rev of those that are
+in scope. To crawl a relay is to look again at the hosts that are known through relays alone, if its stream has had a gap.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from chalicelib.atproto.errors import (
     XrpcError,
 )
 from chalicelib.atproto.repo import read_snapshot
-from chalicelib.atproto.syntax import Did, Origin, canonical_did, tid_to_microseconds
+from chalicelib.atproto.syntax import Did, Origin, Tid, canonical_did, tid_to_microseconds
 from chalicelib.atproto.transport import Timeouts
 from chalicelib.crawl.budgets import OverBudget
 from chalicelib.crawl.context import Context
@@ -36,7 +39,7 @@ from chalicelib.crawl.repo_job import Deadline, sync_repo
 from chalicelib.crawl.turns import HOST, NoTurn, Turn
 from chalicelib.index import repo_state
 from chalicelib.index.errors import JobLost
-from chalicelib.index.hosts import STOPPED, HostCrawl
+from chalicelib.index.hosts import NAMED, RELAY, STOPPED, HostCrawl
 from chalicelib.index.tables import HostRow, RepoRow
 from chalicelib.telemetry import log
 
@@ -44,6 +47,8 @@ PAGE = 500
 _AT_ONCE = 100
 IN_PLACE = 20
 """A host of so many repos at most is done in place, repo by repo."""
+RECHECKS = 5
+"""Hosts a second that are looked at again after a gap in a relay's stream."""
 STRANGERS = 50
 """If none of the first so many repos that were resolved names this host as its PDS, the crawl is given up."""
 UNREACHABLE_IN_A_ROW = 5
@@ -134,6 +139,10 @@ class _Authority:
         return self.resolved >= STRANGERS and self.ours == 0
 
 
+_NO_REV = Tid("2222222222222")
+"""Of a repo that nobody can have now; older than any."""
+
+
 class _HostCrawl:
     def __init__(self, context: Context, crawl: HostCrawl, refresh: bool, turn: Turn) -> None:
         self._context = context
@@ -156,6 +165,16 @@ class _HostCrawl:
             self._client.describe_server()
             context.budgets.let_in(self._origin)
             context.hosts.confirm(crawl)
+        if crawl.row.kind == RELAY:
+            self._look_behind_relay()
+            return
+        if crawl.row.kind == NAMED:
+            is_large = self._is_large()
+            if self._has_left(is_large=is_large):
+                return
+            if is_large:
+                self._walk_scope()
+                return
         cursor: str | None = crawl.row.crawl_page
         seen, pages = int(crawl.row.crawl_seen or 0), int(crawl.row.crawl_pages or 0)
         been = set[int]()
@@ -196,10 +215,13 @@ class _HostCrawl:
                 return
         for did in self._overlooked() if unlisted is None else unlisted:  # deleted, it seems, and nobody told us
             self._ask(Did(did), claim="unlisted", refresh=True)
-        again = context.hosts.finish(crawl, repo_count=seen)
+        self._finish(seen)
+
+    def _finish(self, seen: int) -> None:
+        again = self._context.hosts.finish(self._crawl, repo_count=seen)
         log("host-done", host=str(self._origin), repos=seen, again=again)
         if again:
-            context.queue.send(HostJob(self._origin))
+            self._context.queue.send(HostJob(self._origin))
 
     def _endless(self, error: RemoteError) -> RemoteError:
         """What ends a walk that would have no end: the next job gets no further, so it comes later and later."""
@@ -217,6 +239,74 @@ class _HostCrawl:
             return self._in_scope()
         left = self._crawl.row.crawl_unlisted
         return None if left is None else set(left)
+
+    def _is_large(self) -> bool:
+        """Whether the host has more than a page of repos."""
+        if self._crawl.row.crawl_page is not None:  # it was when this walk, through those in scope, began
+            return True
+        time.sleep(self._pace.reserve())
+        return not self._is_last(self._client.list_repos(None, PAGE))
+
+    def _has_left(self, *, is_large: bool) -> bool:
+        """Settle who follows a host that did not announce itself. Returns whether it is left to the relays from now on; it is
+        crawled a little later then."""
+        row, hosts = self._crawl.row, self._context.hosts
+        is_left = is_large and bool(self._context.settings.relays)
+        if not is_left and row.owner is None:
+            hosts.follow_named(row)
+        if not is_left or row.owner is None:
+            return False
+        hosts.leave_to_relays(self._crawl)
+        log("host-left-to-relays", host=str(self._origin))
+        return True
+
+    def _walk_scope(self) -> None:
+        """Ask the host for the rev of each repo in scope, in the order of their DIDs."""
+        context, crawl = self._context, self._crawl
+        repos = context.tables.repos
+        after, seen = crawl.row.crawl_page, int(crawl.row.crawl_seen or 0)
+        found = repos.by_host.query(str(self._origin), None if after is None else repos.did > after)
+        while dids := [Did(row.did) for row in islice(found, IN_PLACE)]:
+            listed = [repo for repo in map(self._shown, dids) if repo is not None]
+            if not self._visit(listed, False, partial(context.hosts.progress, crawl, page=after, seen=seen, pages=0)):
+                self._hand_over()
+                return
+            after, seen = dids[-1], seen + len(dids)
+            context.hosts.progress(crawl, page=after, seen=seen, pages=0)
+            self.got_on = True
+            self._turn.keep()
+            if self._deadline.left < 0:
+                self._hand_over()
+                return
+        self._finish(seen)
+
+    def _shown(self, did: Did) -> ListedRepo | None:
+        """What the host says of a repo. If it does not say, a repo job asks."""
+        time.sleep(self._pace.reserve())
+        try:
+            status = self._client.get_repo_status(did)
+        except XrpcError as error:
+            if error.status in (429, 503):
+                raise
+            self._ask(did, claim="unlisted" if error.name == "RepoNotFound" else None, refresh=True)
+            return None
+        if status.rev is None and status.active:
+            self._ask(did)
+            return None
+        return ListedRepo(did, status.rev or _NO_REV, None, status.active, status.status)
+
+    def _look_behind_relay(self) -> None:
+        """After a gap in the relay's stream, the hosts that are known through relays alone are looked at again, one after the
+        other."""
+        context, crawl = self._context, self._crawl
+        seen = 0
+        if crawl.row.crawled_epoch != crawl.row.epoch:
+            now = context.clock()
+            for seen, key in enumerate(context.hosts.named(), 1):
+                context.hosts.recheck(key, at=now + seen * 1000 // RECHECKS)
+                if seen % _AT_ONCE == 0:
+                    context.hosts.progress(crawl, page=None, seen=seen, pages=0)
+        self._finish(seen)
 
     def _in_scope(self) -> set[str]:
         """The repos of this host of which something is indexed."""

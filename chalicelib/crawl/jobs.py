@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from chalicelib.crawl.context import Context
+from chalicelib.crawl.directories import read_directory
 from chalicelib.crawl.host_job import crawl_host
 from chalicelib.crawl.orders import RETRY_SECONDS, Busy, Refused, carry_out
-from chalicelib.crawl.queue import HostJob, Order, from_body
+from chalicelib.crawl.queue import DirectoryJob, HostJob, Order, from_body
 from chalicelib.crawl.repo_job import Deadline, sync_repo
 
 
@@ -21,5 +22,7 @@ def work(context: Context, body: str) -> None:
             context.queue.order(job, delay_seconds=RETRY_SECONDS)
     elif isinstance(job, HostJob):
         crawl_host(context, job.origin, refresh=job.refresh)
+    elif isinstance(job, DirectoryJob):
+        read_directory(context, job.origin)
     else:
         sync_repo(context, job.did, deadline=Deadline(context.settings.job_seconds))

@@ -32,6 +32,13 @@ class RepoJob:
 
 
 @dataclass(frozen=True)
+class DirectoryJob:
+    """Read on in a directory."""
+
+    origin: Origin
+
+
+@dataclass(frozen=True)
 class Order:
     """What an operator wants done to a host, a domain or a DID. See ``chalicelib.crawl.orders``."""
 
@@ -50,7 +57,7 @@ class Order:
         return int(self.id[:16])
 
 
-Job = HostJob | RepoJob | Order
+Job = HostJob | RepoJob | DirectoryJob | Order
 _ORDER = frozenset(field.name for field in fields(Order))
 
 
@@ -72,6 +79,8 @@ def to_body(job: Job) -> str:
         return json.dumps({"order": asdict(job)})
     if isinstance(job, RepoJob):
         return json.dumps({"repo": job.did})
+    if isinstance(job, DirectoryJob):
+        return json.dumps({"directory": str(job.origin)})
     return json.dumps({"host": str(job.origin)} | ({"refresh": True} if job.refresh else {}))
 
 
@@ -81,6 +90,8 @@ def from_body(body: str) -> Job:
         match json.loads(body):
             case {"repo": str(did)}:
                 return RepoJob(parse_did(did))
+            case {"directory": str(key)}:
+                return DirectoryJob(Origin.parse_key(key))
             case {"order": dict(order)} if order.keys() == _ORDER and all(isinstance(v, str) for v in order.values()):
                 return Order(**order)
             case {"host": str(key), **rest}:
@@ -97,7 +108,7 @@ class Queue:
         self._client = client
         self._url = url
 
-    def send(self, job: HostJob | RepoJob) -> None:
+    def send(self, job: HostJob | RepoJob | DirectoryJob) -> None:
         """Put the job into the queue. Where that fails, the sweep finds the work in the tables instead."""
         try:
             self._client.send_message(QueueUrl=self._url, MessageBody=to_body(job))

@@ -24,17 +24,21 @@ from chalicelib.atproto.identity import Identity
 from chalicelib.atproto.repo import Snapshot, read_snapshot
 from chalicelib.atproto.syntax import Did, Origin
 from chalicelib.atproto.transport import Timeouts
-from chalicelib.crawl.admission import follow
+from chalicelib.crawl.admission import follow_named, is_banned
 from chalicelib.crawl.budgets import OverBudget
 from chalicelib.crawl.context import Context
+from chalicelib.crawl.mentions import Named
 from chalicelib.crawl.queue import RepoJob
 from chalicelib.crawl.turns import REPO, NoTurn, Turn
 from chalicelib.index import repo_state
 from chalicelib.index.errors import JobLost
-from chalicelib.index.tables import RepoRow
+from chalicelib.index.tables import HostRow, RepoRow
 from chalicelib.index.writer import Job
 from chalicelib.telemetry import log
 
+MISSING_TRIES, CLAIM_TRIES = 3, 16
+"""A repo that only an upstream has claimed to be there is given up after so many failures: it does not exist, as those say
+who should know, or cannot be had, which with the default back-off is a day and a half. It may be claimed again."""
 _ROUNDS = 3
 _RENEW_SECONDS = 10
 _TELL_SECONDS = 2
@@ -145,6 +149,9 @@ class _RepoJob:
                 log("repo-gone", did=job.did)
                 return Outcome.STATUS
             reason = error.reason if isinstance(error, VerificationFailed) else type(error).__name__
+            if self._row.claimed_by and self._row.failures >= (MISSING_TRIES if missing else CLAIM_TRIES):
+                writer.refuse(job, f"{self._row.claimed_by} lists it, and nothing of it can be had: {reason}")
+                return Outcome.REFUSED
             retry_after = error.retry_after if isinstance(error, RemoteError) else None
             writer.fail(job, f"{reason}: {error}", retry_after=retry_after, missing=missing)
             log("repo-failed", did=job.did, reason=reason, error=str(error))
@@ -187,9 +194,11 @@ class _RepoJob:
             context.writer.refuse(job, f"its DID document names {host}, not {self._listed_by}")
             return Outcome.REFUSED
         host_row = context.hosts.load(identity.pds)
-        if not follow(context, identity.pds) if host_row is None else host_row.status == "banned":
+        if is_banned(context, identity.pds) if host_row is None else host_row.status == "banned":
             context.writer.withhold(job, host=host)
             return Outcome.WITHHELD
+        if host_row is None and row.claimed_by is None:
+            follow_named(context, identity.pds)
         if host_row is not None and host_row.status == "paused":
             context.writer.fail(job, f"its host {host} is paused")
             return Outcome.FAILED
@@ -209,7 +218,7 @@ class _RepoJob:
                 context.writer.land_status(job, active=status.active, status=status.status, host=host)
                 return Outcome.UNCHANGED
         try:
-            return self._crawl(client, identity, epoch=int(host_row.epoch) if host_row is not None else 0)
+            return self._crawl(client, identity, host_row)
         except XrpcError as error:
             status_name = _STATUS_OF_ERROR.get(error.name) or self._deleted(error)
             if status_name is None:
@@ -248,7 +257,7 @@ class _RepoJob:
         told = "deleted" in (self._row.claim, self._row.status)
         return "deleted" if error.name == "RepoNotFound" and told else None
 
-    def _crawl(self, client: PdsClient, identity: Identity, *, epoch: int) -> Outcome:
+    def _crawl(self, client: PdsClient, identity: Identity, host_row: HostRow | None) -> Outcome:
         context, job = self._context, self._job
         began = time.monotonic()
         timeouts = self._turn.watching(Timeouts(total=max(1.0, self._deadline.left)))
@@ -262,7 +271,18 @@ class _RepoJob:
             )
         with snapshot:
             self._check(snapshot, identity)
-            landed = context.writer.land(job, snapshot, host=str(identity.pds), epoch=epoch, keep_on=self._keep_on)
+            if host_row is None and snapshot.record_count and self._row.claimed_by and identity.pds is not None:
+                follow_named(context, identity.pds)  # for nothing less than a record that was verified
+            named = Named()
+            landed = context.writer.land(
+                job,
+                snapshot,
+                host=str(identity.pds),
+                epoch=int(host_row.epoch) if host_row is not None else 0,
+                keep_on=self._keep_on,
+                seen=lambda record: named.note(record.path, record.value),
+            )
+            context.mentions.follow_up(job.did, named)
             if landed.scope_host is not None and landed.scope_host != self._row.scope_host and identity.pds is not None:
                 context.hosts.attend(identity.pds)
             log(

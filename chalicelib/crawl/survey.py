@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chalicelib import metrics
 from chalicelib.crawl.context import Context
-from chalicelib.crawl.queue import DeadLetter, HostJob, MalformedMessage, Order, RepoJob, from_body
+from chalicelib.crawl.queue import DeadLetter, DirectoryJob, HostJob, MalformedMessage, Order, RepoJob, from_body
 from chalicelib.telemetry import log
 
 
@@ -30,5 +30,7 @@ def _about(letter: DeadLetter) -> str:
             return f"host {job.origin}"
         case RepoJob():
             return f"repo {job.did}"
+        case DirectoryJob():
+            return f"directory {job.origin}"
         case Order():
             return f"{job.action} {job.target}"

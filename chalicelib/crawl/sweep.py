@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from chalicelib.atproto.syntax import Did, Origin
+from chalicelib.crawl import directories
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob, RepoJob
 from chalicelib.index.tables import DUE_SHARD
@@ -15,10 +16,10 @@ MOST = 1000
 
 
 def sweep(context: Context) -> int:
-    """Send a message for each host and repo that is due. Returns how many were sent."""
+    """Send a message for each host, repo and directory that is due. Returns how many were sent."""
     now = context.clock()
     hosts, repos = context.tables.hosts, context.tables.repos
-    sent = 0
+    sent = directories.send_due(context)
     for host in islice(hosts.due.query(DUE_SHARD, hosts.due_at <= now), MOST):
         origin = Origin.parse_key(host.origin)
         if context.hosts.postpone(origin):

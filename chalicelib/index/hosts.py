@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -32,6 +32,10 @@ from chalicelib.index.tables import DUE_SHARD, NOBODY, HostRow, Tables
 
 OFFLINE_AFTER = 5
 """Failures in a row after which a host is called offline (and still tried)."""
+NAMED, RELAY = "named", "relay"
+"""Kinds of hosts that did not announce themselves; the others are ``pds``."""
+RELAYED_AFTER_MS = 60_000
+"""After so long every subscriber knows that a host is left to the relays."""
 STATUSES = ("unconfirmed", "active", "offline", "paused", "banned")
 STOPPED = frozenset({"paused", "banned"})
 """Of a host that the operator wants neither crawled nor followed."""
@@ -96,13 +100,22 @@ class Hosts:
 
     # -- admission
 
-    def admit(self, origin: Origin, *, confirmed: bool, error: str | None = None) -> None:
-        """Write the row of a host that was not known: a PDS that answered (``confirmed``), to be followed and crawled at
-        once, or one that could not be reached and is to be tried for a while."""
+    def admit(
+        self,
+        origin: Origin,
+        *,
+        confirmed: bool,
+        error: str | None = None,
+        kind: str = "pds",
+        followed: bool = True,
+    ) -> None:
+        """Write the row of a host that was not known: a PDS that answered (``confirmed``), to be crawled at once, and
+        ``followed`` unless it is left to the relays, or one that could not be reached and is to be tried for a while. ``kind``:
+        ``named`` where it has not announced itself."""
         now = self._clock()
         row = self._rows
         actions: list[Action] = [
-            row.kind.set("pds"),
+            row.kind.set(kind if kind == "pds" else row.kind | kind),
             row.first_seen_at.set(row.first_seen_at | now),
             row.epoch.set(row.epoch | 0),
             row.announced_at.set(now),
@@ -111,8 +124,7 @@ class Hosts:
         if confirmed:
             actions += [
                 row.status.set("active"),
-                row.owner.set(NOBODY),
-                row.attention_at.set(now),
+                *([row.owner.set(NOBODY), row.attention_at.set(now)] if followed else []),
                 row.due_at.set(now + TOLD_MS),
                 row.failures.set(0),
             ]
@@ -133,15 +145,20 @@ class Hosts:
     def announce(self, row: HostRow, *, crawl: bool) -> bool:
         """A known host announced itself again. Returns ``False`` if it did so moments ago and nothing was done.
 
-        Resets the back-off of the stream and of crawls; ``crawl``: makes the host due at once as well.
+        Resets the back-off of the stream and of crawls; ``crawl``: makes the host due at once as well. One that was only
+        named so far is followed, and walked whole, from now on.
         """
         now = self._clock()
-        if row.announced_at is not None and now - row.announced_at < self._announce_ms:
+        is_named = row.kind == NAMED
+        if not is_named and row.announced_at is not None and now - row.announced_at < self._announce_ms:
             return False
         rows = self._rows
         actions: list[Action] = [rows.announced_at.set(now), rows.attention_at.set(now), rows.failures.set(0)]
         if crawl:
             actions += [rows.due_shard.set(DUE_SHARD), rows.due_at.set(now + TOLD_MS)]
+        if is_named:
+            actions += [rows.kind.set("pds"), rows.owner.set(rows.owner | NOBODY)]
+            actions += [rows.crawl_epoch.remove(), *self._without_job()]
         recent = rows.announced_at.does_not_exist() | (rows.announced_at == row.announced_at)
         return self._update(row.origin, actions, rows.origin.exists() & recent)
 
@@ -170,7 +187,7 @@ class Hosts:
         ms. Returns whether that is new. Its repos are still listed: whoever works on the host next asks for them."""
         now, rows = self._clock(), self._rows
         actions: list[Action] = [
-            rows.kind.set("pds"),
+            rows.kind.set(rows.kind | "pds"),
             rows.first_seen_at.set(rows.first_seen_at | now),
             rows.epoch.set(rows.epoch | 0),
             rows.failures.set(0),
@@ -345,6 +362,61 @@ class Hosts:
         """A host that was unreachable when it announced itself has answered: follow it. Raises ``JobLost``."""
         rows = self._rows
         self._held(crawl, [rows.status.set("active"), rows.owner.set(NOBODY), rows.attention_at.set(self._clock())])
+
+    def follow_named(self, row: HostRow) -> None:
+        """Have a host followed that did not announce itself, and that was left to the relays."""
+        rows = self._rows
+        actions: list[Action] = [rows.owner.set(NOBODY), rows.attention_at.set(self._clock())]
+        left = rows.owner.does_not_exist() & (rows.kind == NAMED)
+        self._update(row.origin, actions, left & (rows.status == row.status))
+
+    def leave_to_relays(self, crawl: HostCrawl) -> None:
+        """A large host that did not announce itself is not followed any more, since relays are: what it says is believed from
+        them, and the host crawled once all subscribers know that. Raises ``JobLost``."""
+        rows = self._rows
+        actions: list[Action] = [
+            *self._without_job(),
+            rows.crawl_epoch.remove(),
+            rows.owner.remove(),
+            rows.cursor.remove(),
+            rows.epoch.add(1),
+            rows.due_shard.set(DUE_SHARD),
+            rows.due_at.set(self._clock() + RELAYED_AFTER_MS),
+        ]
+        self._held(crawl, actions)
+
+    # -- relays
+
+    def follow_relay(self, origin: Origin) -> bool:
+        """Have the relay followed, unless it is. Returns whether that is new."""
+        rows, now = self._rows, self._clock()
+        actions: list[Action] = [
+            rows.kind.set(RELAY),
+            rows.status.set("active"),
+            rows.first_seen_at.set(rows.first_seen_at | now),
+            rows.epoch.set(rows.epoch | 0),
+            rows.failures.set(rows.failures | 0),
+            rows.owner.set(NOBODY),
+            rows.attention_at.set(now),
+        ]
+        free = rows.kind.does_not_exist() | ((rows.kind == RELAY) & rows.owner.does_not_exist() & self._is("active"))
+        return self._update(origin, actions, free)
+
+    def leave_relay(self, row: HostRow) -> None:
+        """The settings do not name the relay any more."""
+        rows = self._rows
+        self._update(row.origin, [rows.owner.remove(), rows.cursor.remove()], rows.kind == RELAY)
+
+    def named(self) -> Iterator[str]:
+        """Keys of the hosts that did not announce themselves (eventually consistent)."""
+        return (row.origin for row in self._rows.by_kind.query(NAMED))
+
+    def recheck(self, key: str, *, at: int) -> None:
+        """A host that is left to the relays may have said what none has told: its repos in scope are checked at that time."""
+        rows = self._rows
+        actions: list[Action] = [rows.epoch.add(1), rows.due_shard.set(DUE_SHARD), rows.due_at.set(at)]
+        left = (rows.kind == NAMED) & rows.owner.does_not_exist()
+        self._update(key, actions, left & self._is("active", "offline"))
 
     def attend(self, origin: Origin) -> None:
         """Have the owner look at the host: repos of it came into scope."""

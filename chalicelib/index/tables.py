@@ -58,10 +58,12 @@ class HostsByKind(GlobalSecondaryIndex["HostRow"]):
 
 
 class HostRow(Model):
-    """A host that announced itself, or that the document of a repo in scope names."""
+    """A host that announced itself, or that the document of a repo in scope names; or a relay."""
 
     origin = UnicodeAttribute(hash_key=True)
     kind = UnicodeAttribute(default="pds")
+    """``pds``: it announced itself, and all of its repos are looked into; ``named``: it did not, and only those are that were
+    heard of, unless they are few; ``relay``."""
     status = UnicodeAttribute()
     """``unconfirmed`` (announced, never reached), ``active``, ``offline``; ``paused`` or ``banned`` by the operator."""
     banned_by = UnicodeAttribute(null=True)
@@ -179,6 +181,8 @@ class RepoRow(Model):
     asked = NumberAttribute(default=0)
     """How often work on this repo was asked for; ``answered``: up to which of these it has been done."""
     answered = NumberAttribute(default=0)
+    claimed_by = UnicodeAttribute(null=True)
+    """Who said that there is something of ours, be it a directory, while nobody else has and nothing was verified."""
     resolve_again = BooleanAttribute(null=True)
     """The DID document is to be fetched again by the next job."""
     audit = BooleanAttribute(null=True)

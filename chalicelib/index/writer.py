@@ -134,6 +134,7 @@ class Writer:
         *,
         desynchronized: str | None = None,
         claim: str | None = None,
+        claimed_by: str | None = None,
         refresh: bool = False,
         audit: bool = False,
         reset: bool = False,
@@ -142,7 +143,8 @@ class Writer:
         """Note durably that this repo must be looked at. Returns whether to send a message for it now.
 
         ``desynchronized``: the reason why its stored state no longer continues the stream. ``claim``: what an #account
-        event, or its host's list, said of it. ``refresh``: fetch its DID document again. ``audit``: compare everything.
+        event, or its host's list, said of it. ``claimed_by``: who says that there is such a repo, without being able to vouch
+        for it. ``refresh``: fetch its DID document again. ``audit``: compare everything.
         ``reset``: forget its back-off. ``create=False``: a repo without a row is none of ours.
         """
         tell = False
@@ -152,6 +154,8 @@ class Writer:
             if row.version is None and not create:
                 return None
             now = self._clock()
+            if claimed_by is None or row.version is None or row.sync == "refused":
+                row.claimed_by = claimed_by
             if desynchronized is not None:
                 repo_state.desynchronize(row, desynchronized, now)
             if claim is not None and claim != row.claim:
@@ -197,6 +201,7 @@ class Writer:
                 return None
             busy = row.job is not None and row.job_until > now
             row.asked += ask
+            row.claimed_by = None if ask else row.claimed_by
             row.resolve_again = row.resolve_again or refresh or None
             row.audit = row.audit or audit or None
             if not repo_state.is_pending(row) or (busy and not ask):
@@ -230,13 +235,14 @@ class Writer:
         host: str,
         epoch: int,
         keep_on: Callable[[int], None] = lambda changed: None,
+        seen: Callable[[RecordRow], None] = lambda record: None,
     ) -> RepoRow:
         """Make the index of this repo equal to a snapshot whose signature was checked. Raises ``JobLost``.
 
         A snapshot older than what is stored changes nothing: the repo stays desynchronized until a higher rev comes. One
         that is what is stored is not compared record by record, unless an audit was asked for. ``keep_on`` is called between
         batches with the number of records changed so far (about), and may renew the job or raise; what was written by then
-        stays written.
+        stays written. ``seen`` is called with each record that is new or another, before it is written.
         """
         row = _own(self._load_or_new(job.did), job)
         commit = snapshot.commit
@@ -257,7 +263,7 @@ class Writer:
                 metrics.count("Audits")
                 metrics.count("Drift", found)
                 differences = iter(drift)
-            last = self._write_all_but_the_last(job, differences, keep_on)
+            last = self._write_all_but_the_last(job, _shown(differences, seen), keep_on)
 
         def landed(row: RepoRow, now: int) -> None:
             row.rev, row.data, row.head, row.host = commit.rev, data, cid_to_text(commit.cid), host
@@ -503,7 +509,7 @@ class Writer:
             row.host_banned = banned
             row.job, row.job_until = None, None
             row.answered = max(row.answered, job.asked)
-            row.missing_since = None
+            row.missing_since = row.claimed_by = None
             if row.asked <= job.asked:  # else somebody asked meanwhile, perhaps for just that
                 row.claim, row.audit, row.resolve_again = None, None, job.unresolved or None
             row.failures, row.retry_at, row.last_error, row.last_error_at = 0, None, None, None
@@ -611,6 +617,13 @@ def _own(row: RepoRow, job: Job) -> RepoRow:
     if row.job != job.token:
         raise JobLost(job.did)
     return row
+
+
+def _shown(changes: Iterable[RecordRow | str], seen: Callable[[RecordRow], None]) -> Iterator[RecordRow | str]:
+    for change in changes:
+        if isinstance(change, RecordRow):
+            seen(change)
+        yield change
 
 
 def _batches(changes: Iterable[RecordRow | str]) -> Iterator[_Effects]:

@@ -25,7 +25,7 @@ from tests.oracle import engine
 from tests.oracle.faults import Call, Gate
 from tests.oracle.histories import tell as tell_histories
 from tests.oracle.processes import current
-from tests.oracle.test_faults_at_every_write import backfill, follow_streams, operate
+from tests.oracle.test_faults_at_every_write import backfill, follow_streams, hear_of_others, operate
 from tests.oracle.test_faults_at_every_write import tell as tell_story
 
 ROLES = {"api": "ApiRole", "lambda": "CrawlRole", "sweep": "SweepRole", "subscriber": "SubscriberRole"}
@@ -100,7 +100,7 @@ def calls() -> dict[str, set[Permission]]:
         return pass_(gate, operation, parameters, call)
 
     with mock.patch.object(Gate, "pass_", noted):
-        for story in (follow_streams, backfill, operate):
+        for story in (follow_streams, backfill, operate, hear_of_others):
             tell_story(story)
         tell_histories(1, HISTORIES, 25, shrink=False)
     return found

@@ -121,7 +121,7 @@ class InProcessDoor:
         if process is not None and process.dead:
             raise Killed
         parts = urlsplit(url)
-        servers = (self._net.plc, *self._net.hosts)
+        servers = (self._net.plc, *self._net.hosts, *self._net.relays)
         server = next((server for server in servers if server.port == parts.port), None)
         if server is None or server in self._down:
             raise Unreachable(f"{parts.netloc} can't be reached")

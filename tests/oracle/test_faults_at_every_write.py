@@ -122,6 +122,36 @@ def operate(world: World) -> None:
     ordered("resync", did)
 
 
+def hear_of_others(world: World) -> None:
+    """A large host and a small one that do not announce themselves: found through a directory, and followed through a relay,
+    which has a gap; then the relay is given up, and taken up again."""
+    large, small = world.net.hosts
+    [relay] = world.net.relays
+    did = world.add_account(large, CAPTAIN, TAG)
+    other = world.add_account(large, TAG)
+    world.add_account(small, TAG)
+    _live(world, 4)
+    large.put(did, TAG, {"$type": "io.atcr.tag", "number": 1})
+    large.put(did, POST, {"$type": "app.bsky.feed.post"})
+    _live(world, 2)
+    relay.edit = lambda body: None
+    large.put(other, TAG, {"$type": "io.atcr.tag", "number": 2})
+    relay.edit = lambda body: body
+    relay.stream.rewind(relay.stream.seq + 10, [], relay.stream.seq + 10)
+    relay.stream.disconnect()
+    _live(world, 5)
+    world.follow_relays()
+    world.crawl(large)
+    _live(world, 8)
+    large.put(other, TAG, {"$type": "io.atcr.tag", "number": 3})
+    world.follow_relays(relay)
+    world.crawl(large)
+    _live(world, 14)
+    large.delete(did, CAPTAIN)
+    large.set_status(other, "deactivated")
+    _live(world, 2)
+
+
 STORIES: dict[Callable[[World], None], dict[str, Any]] = {
     follow_streams: {},
     backfill: {
@@ -135,6 +165,7 @@ STORIES: dict[Callable[[World], None], dict[str, Any]] = {
         "CONFIRM_HOURS": "0.01",
     },
     operate: {"JOB_SECONDS": "20"},
+    hear_of_others: {"upstream": True, "page": 1, "in_place": 1},
 }
 
 

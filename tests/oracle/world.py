@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ import subscriber.pipeline
 import subscriber.supervisor
 from chalicelib import settings as service_settings
 from chalicelib.atproto.syntax import parse_origin
-from chalicelib.crawl import admission, host_job, jobs, orders, repo_job, turns
+from chalicelib.crawl import admission, directories, host_job, jobs, orders, repo_job, turns
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.orders import new_order
 from chalicelib.crawl.queue import HostJob, Queue, to_body
@@ -40,6 +41,7 @@ from simulator.clock import Clock
 from simulator.host import PDS, Backup, Host, Shape
 from simulator.keys import Curve
 from simulator.neighbourhood import Neighbourhood
+from simulator.relay import Relay
 from simulator.server import Server
 from subscriber.leases import Leases
 from subscriber.supervisor import Supervisor
@@ -144,15 +146,20 @@ class World:
         page: int = 500,
         changes: int = 3,
         slow: float = 0,
+        upstream: bool = False,
         **settings: str,
     ) -> None:
-        """``slow``: seconds that each request and each write takes."""
+        """``slow``: seconds that each request and each write takes. ``upstream``: there is a relay that follows the hosts, and
+        that serves as directory too."""
         self._slow = slow
         self.random = random.Random(seed)
         ports = count(2001)
         with mock.patch.object(simulator.server, "_bind", side_effect=lambda _: _Port(next(ports))):
             self.net = Neighbourhood(seed, Clock())
             self.net.hosts += [Host(self.net.identities, self.net.clock, random.Random(seed), shape=s) for s in shapes]
+            if upstream:
+                self.net.relays.append(Relay(self.net.identities, self.net.clock, random.Random(seed)))
+                self.net.relays[0].follow(*self.net.hosts)
         self.down: set[Server] = set()
         self.wires: list[Wire] = []
         self.messages: list[str] = []
@@ -166,7 +173,8 @@ class World:
         self.told: list[str] = []
         self._order = ListingOrder()
         self._follower = Follower()
-        variables = SETTINGS | {"PLC_URL": self.net.plc.url} | settings
+        upstreams = ",".join(relay.hostname for relay in self.net.relays)
+        variables = SETTINGS | {"PLC_URL": self.net.plc.url, "RELAYS": upstreams, "DIRECTORIES": upstreams} | settings
         self._settings = service_settings.read({f"DISCOVERY_{name}": value for name, value in variables.items()})
         self._entered = ExitStack()
         self._patches = (
@@ -183,11 +191,17 @@ class World:
                 mock.patch.object(module, "time", SimpleNamespace(monotonic=self.seconds))
                 for module in (subscriber.connection, subscriber.supervisor, subscriber.pipeline, repo_job)
             ),
-            mock.patch.object(host_job, "time", SimpleNamespace(monotonic=self.seconds, sleep=self._pass)),
-            mock.patch.object(host_job, "Pace", partial(host_job.Pace, clock=self.seconds)),
+            *(
+                patch
+                for module in (host_job, directories)
+                for patch in (
+                    mock.patch.object(module, "time", SimpleNamespace(monotonic=self.seconds, sleep=self._pass)),
+                    mock.patch.object(module, "Pace", partial(host_job.Pace, clock=self.seconds)),
+                )
+            ),
             *(
                 mock.patch.object(module, "random", SimpleNamespace(Random=lambda: random.Random(self.random.random())))
-                for module in (subscriber.supervisor, subscriber.leases)
+                for module in (subscriber.supervisor, subscriber.leases, directories)
             ),
             *(
                 mock.patch.object(module, "uuid", SimpleNamespace(uuid4=lambda: UUID(int=self.random.getrandbits(128))))
@@ -409,6 +423,15 @@ class World:
         if outcome.done() and outcome.exception() is not None:
             self.told.append(f"sweep: {outcome.exception()}")
 
+    def follow_relays(self, *relays: Relay) -> None:
+        """From now on the settings name these; the subscribers start anew with them."""
+        origins = tuple(parse_origin(relay.hostname, allow_private=True) for relay in relays)
+        self._settings = replace(self._settings, relays=origins)
+        for container in self.containers:
+            container.context.settings = self._settings
+        while self.subscribers:
+            self.kill_subscriber()
+
     # -- the neighbourhood
 
     def add_account(self, host: Host, *paths: str, curve: Curve = "k256") -> str:
@@ -508,7 +531,8 @@ class World:
         if any(row["due_at"] < soon for row in hosts if "due_at" in row):
             return False
         open_ = {wire.host for wire in self.wires}
-        if any(host not in open_ for host in self.net.hosts if any(host.hostname in row["origin"] for row in hosts)):
+        followed = [row["origin"] for row in hosts if "owner" in row]
+        if any(host not in open_ for host in self.net.hosts if any(host.hostname in origin for origin in followed)):
             return False
         stored = {row["origin"]: row.get("cursor") for row in hosts}
         return all(stored.get(f"http://{host.hostname}") in (None, host.stream.seq) for host in self.net.hosts)
