@@ -122,6 +122,11 @@ def read_stage(name: str, folder: Path = ROOT) -> Stage:
     if bool(options.domain) != bool(options.certificate):
         faults.append("DEPLOY_DOMAIN and DEPLOY_CERTIFICATE: say both, or none")
     variables = {name: value for name, value in values.items() if name.startswith("DISCOVERY_") and value}
+    token, prefix = values.get("DISCOVERY_ADMIN_TOKEN_FROM", ""), f"atcr-discovery-{name}/"
+    if token and not re.match(rf"ssm:/{prefix}|secretsmanager:(arn:[^/]+:secret:)?{prefix}", token):
+        faults.append(
+            f"DISCOVERY_ADMIN_TOKEN_FROM: say ssm:/{prefix}... or secretsmanager:{prefix}..., which the API may read"
+        )
     try:
         settings.read(variables)
     except settings.InvalidSetting as error:

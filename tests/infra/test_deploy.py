@@ -214,6 +214,19 @@ def has_all_that_it_needs(aws: Callable[[str], Any], *, max_bytes: int = package
 # -- a stage's file
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ssm:/atcr-discovery-prod/admin-token",
+        "secretsmanager:atcr-discovery-prod/admin-token",
+        "secretsmanager:arn:aws:secretsmanager:us-east-1:123456789012:secret:atcr-discovery-prod/admin-token-a1B2c3",
+    ],
+)
+def test_the_operators_token_is_a_secret_of_the_stage(tmp_path: Path, source: str) -> None:
+    (tmp_path / ".env.prod").write_text(f"DISCOVERY_ADMIN_TOKEN_FROM={source}\n")
+    assert read_stage("prod", tmp_path).variables == {"DISCOVERY_ADMIN_TOKEN_FROM": source}
+
+
 def test_a_stage_without_a_file_has_the_defaults(tmp_path: Path) -> None:
     stage = read_stage("prod", tmp_path)
     assert (stage.prefix, stage.options, stage.variables) == ("atcr-discovery-prod", Options(), {})
@@ -231,6 +244,9 @@ def test_a_stage_is_what_its_file_says(tmp_path: Path) -> None:
     [
         ("DEPLOY_SPOTS=true", "DEPLOY_SPOTS: there is no such setting"),
         ("DEPLOY_SPOT=yes", "say true or false"),
+        ("DISCOVERY_ADMIN_TOKEN_FROM=ssm:/atcr-discovery-dev/admin-token", "say ssm:/atcr-discovery-prod/..."),
+        ("DISCOVERY_ADMIN_TOKEN_FROM=secretsmanager:admin-token", "say ssm:/atcr-discovery-prod/..."),
+        ("DISCOVERY_ADMIN_TOKEN_FROM=file:/etc/token", "say ssm:/atcr-discovery-prod/..."),
         ("DEPLOY_ARCHITECTURE=arm", "say arm64 or x86_64"),
         ("DEPLOY_SUBSCRIBERS=21", "say a number from 0 to 20"),
         ("DEPLOY_ALARM_EMAIL=nobody", "say an address"),
