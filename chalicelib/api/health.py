@@ -30,7 +30,7 @@ def health(request: Request) -> Response:
     except (BotoCoreError, ClientError) as error:
         log("health-tables", exception=error)
         heartbeats, problems = [], ["the tables cannot be read"]
-    limit = max(SHORTEST_SILENCE, 4 * settings.current().heartbeat_seconds)
+    limit = longest_silence()
     alive = [beat for beat in heartbeats if _age(beat) <= limit]
     age = min(map(_age, heartbeats), default=None)
     if not alive and not problems:
@@ -52,6 +52,11 @@ def health(request: Request) -> Response:
     response.status_code = 503 if problems else 200
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def longest_silence() -> float:
+    """Seconds without a heartbeat after which a subscriber is taken to be dead."""
+    return max(SHORTEST_SILENCE, 4 * settings.current().heartbeat_seconds)
 
 
 def _heartbeats() -> list[Mapping[str, Any]]:

@@ -65,7 +65,12 @@ def get_repo_status(request: Request) -> Response:
 def get_repo_status_here(request: Request) -> Response:
     """The same, and why it is so: what is indexed, the reason of the state since when, the last failure, what comes next.
     Raises ``XrpcFailure``: ``InvalidRequest``, ``RepoNotFound``."""
-    repo = _known(did_of(request))
+    return xrpc.answer(status_here(did_of(request)))
+
+
+def status_here(did: Did) -> dict[str, Any]:
+    """What io.atcr.discovery.getRepoStatus answers. Raises ``XrpcFailure``: ``RepoNotFound``."""
+    repo = _known(did)
     body = _status(repo) | {
         "host": repo.get("host"),
         "sync": repo["sync"],
@@ -77,7 +82,7 @@ def get_repo_status_here(request: Request) -> Response:
         "lastErrorAt": datetime_of(repo.get("last_error_at")),
         "nextAttemptAt": datetime_of(repo.get("due_at")),
     }
-    return xrpc.answer({name: value for name, value in body.items() if value is not None})
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def get_latest_commit(request: Request) -> Response:
