@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def test_a_template_of_chalice_has_the_whole_service(tmp_path: Path) -> None:
     assert "/xrpc/{nsid}" in api["paths"]
     assert api["x-amazon-apigateway-gateway-responses"] == gateway.responses()
     assert resources["ApiGatewayCustomDomainMapping"]["DependsOn"] == "RestAPIt1Stage"
+    with zipfile.ZipFile(tmp_path / "out" / "deployment.zip") as zipped:
+        assert "chalicelib/api/openapi.json" in zipped.namelist()
 
 
 def test_each_function_has_a_log_that_ends() -> None:
