@@ -11,6 +11,7 @@ import pytest
 
 from chalicelib import cli
 from chalicelib.atproto.syntax import Did, parse_origin
+from chalicelib.crawl import orders
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.host_job import crawl_host
 from simulator.host import Host
@@ -96,3 +97,19 @@ def test_what_makes_no_sense_is_refused_in_a_line(run: Run, arguments: tuple[str
 def test_a_repo_at_which_a_job_is_is_left_to_it(run: Run, hold: Host, context: Context) -> None:
     context.writer.claim(Did(hold.did), ask=True)
     assert run("purge", hold.did, "--why", "x") == (1, ["a job is at this repo: try again in a minute"])
+
+
+def test_every_order_is_in_the_audit_log_once_be_it_refused_or_not(run: Run, hold: Host) -> None:
+    given = [
+        *(("crawl", hold.hostname), ("pause", hold.hostname), ("crawl", hold.hostname), ("resume", hold.hostname)),
+        *(("ban", hold.hostname), ("unban", hold.hostname), ("ban", "*.example.net"), ("unban", "*.example.net")),
+        *(("resync", hold.did), ("takedown", hold.did), ("restore", hold.did), ("purge", hold.did)),
+        *(("purge", hold.hostname), ("redrive",)),
+    ]
+    assert {action for action, *_ in given} == orders.ACTIONS.keys()
+    statuses = [run(*order, "--why", "a reason", "--who", "alice")[0] for order in given]
+    _, entries = run("audit")
+    assert [entry["status"] == "refused" for entry in reversed(entries)] == [status == 1 for status in statuses]
+    assert [(entry["action"], *filter(None, [entry["target"]])) for entry in reversed(entries)] == given
+    assert {(entry["who"], entry["why"], entry["via"]) for entry in entries} == {("alice", "a reason", "cli")}
+    assert statuses.index(1) == 2
