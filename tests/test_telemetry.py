@@ -65,7 +65,7 @@ def test_a_field_does_not_pass_for_the_head_of_the_line(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "client_secret", "Authorization", "set_cookie", "aws_credentials", "apiKey"]
+    "name", ["password", "client_secret", "Authorization", "set_cookie", "aws_credentials", "apiKey", "admin_token"]
 )
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_secrets_are_left_out(capsys: pytest.CaptureFixture[str], form: str, name: str) -> None:

@@ -17,6 +17,9 @@ from chalicelib.api.methods import Method
 from chalicelib.api.xrpc import XrpcFailure
 
 ACTIONS = ("ban", "crawl", "pause", "purge", "redrive", "restore", "resume", "resync", "takedown", "unban")
+"""Those of ``crawl.orders``, which is not loaded for somebody without the token."""
+
+_NOT_KEPT = {"Cache-Control": "no-store"}  # by a CDN, which would give it to those who have no token
 
 METHODS: Mapping[str, Method] = {
     "getHost": Method("GET", "admin.reads:get_host"),
@@ -41,6 +44,3 @@ def call(app: Chalice, name: str) -> Response:
         raise
     response.headers.update(_NOT_KEPT)
     return response
-
-
-_NOT_KEPT = {"Cache-Control": "no-store"}  # by a CDN, which would give it to those who have no token
