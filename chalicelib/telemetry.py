@@ -18,7 +18,9 @@ MAX_CHARACTERS = 2_000
 
 _EVENT = "discovery.event"
 _FIELDS = "discovery.fields"
-_SECRET = re.compile(r"secret|password|passwd|authorization|cookie|credential|api_?key|private_?key|token", re.IGNORECASE)
+_SECRET = re.compile(
+    r"secret|password|passwd|authorization|cookie|credential|api_?key|private_?key|token", re.IGNORECASE
+)
 _PLAIN = re.compile(r"[\w.,:;/%@+*#-]+", re.ASCII)
 _CHATTY = ("boto3", "botocore", "httpcore", "httpx", "pynamodb", "urllib3", "websockets")
 
