@@ -122,7 +122,7 @@ def proxy_event(
             "httpMethod": method,
             "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
             "requestTimeEpoch": int(now * 1000),
-            "path": f"/{STAGE}{path}",
+            "path": path,  # as under a domain of its own: no stage in it
             "accountId": ACCOUNT,
             "protocol": environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
             "stage": STAGE,
