@@ -1,4 +1,4 @@
-"""The service over HTTP in a process of its own, on tables with something of everything, for clients that know only the protocol."""
+"""The service over HTTP in a process of its own, with something of everything, for clients that know only the protocol."""
 
 from __future__ import annotations
 

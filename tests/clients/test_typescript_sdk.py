@@ -1,4 +1,4 @@
-"""``@atproto/api`` from npm: one run of it pages through everything; it holds each answer against the lexicons that it came with."""
+"""``@atproto/api`` from npm: it pages through everything, and holds each answer against the lexicons that it came with."""
 
 from __future__ import annotations
 
