@@ -280,7 +280,7 @@ def _admin() -> Object:
         target = {"target": {"type": "string", "description": " or ".join(action.takes)}} if action.has_target else {}
         body = {"application/json": {"schema": _object({**target, "who": who, "why": why})}}
         found[name] = {
-            "description": f"{action.does.capitalize()}.",
+            "description": f"{action.does[0].upper()}{action.does[1:]}.",
             "requestBody": {"required": True, "content": body},
             "responses": {"202": sent, "400": _refusal([]), **_common("415")},
         }
