@@ -7,74 +7,25 @@ from typing import Any
 
 import pytest
 
-from chalicelib.atproto.syntax import Did, Origin, parse_origin
-from chalicelib.crawl import directories, host_job, jobs
+from chalicelib.atproto.syntax import Did
+from chalicelib.crawl import directories, host_job
 from chalicelib.crawl.context import Context
-from chalicelib.crawl.directories import DIRECTORY, read_directory
-from chalicelib.crawl.sweep import sweep
-from chalicelib.index.clock import now_ms
+from chalicelib.crawl.directories import read_directory
 from simulator import faults
 from simulator.host import Host
 from simulator.relay import BY_COLLECTION, Relay
 from simulator.thread import SimulatorThread
 from tests.conftest import Stack
+from tests.crawl.instance import HOUR, Instance, origin_of
 
 MakeContext = Callable[..., Context]
 TAG = "io.atcr.tag"
 REPO, REPOS = "com.atproto.sync.getRepo", "com.atproto.sync.listRepos"
-HOUR = 3600 * 1000
 
 
-class Clock:
-    """The real time, and what was added to it."""
-
-    ahead = 0
-
-    def __call__(self) -> int:
-        return now_ms() + self.ahead
-
-
-class Instance:
-    """A service that does what it is sent, when it is told to."""
-
-    def __init__(self, stack: Stack, make_context: MakeContext, **settings: str) -> None:
-        self.clock = Clock()
-        self.context = make_context(DIRECTORY_NSIDS=TAG, **settings)
-        self.context.clock = self.clock
-        self._stack = stack
-
-    def work(self) -> None:
-        """Do all that is due, and all that comes of it."""
-        sweep(self.context)
-        while (bodies := self._messages()) or sweep(self.context):
-            for body in bodies:
-                jobs.work(self.context, body)
-
-    def _messages(self) -> list[str]:
-        url = self._stack.queue_url
-        found = self._stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0)
-        for message in found.get("Messages", []):
-            self._stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return [message["Body"] for message in found.get("Messages", [])]
-
-    def pass_hours(self, hours: float) -> None:
-        self.clock.ahead += int(hours * HOUR)
-
-    def listed(self, collection: str = TAG) -> set[str]:
-        rows = self.context.tables.listings.query(collection, consistent_read=True)
-        return {row.key.partition("#")[2] for row in rows}
-
-    def progress(self, directory: Any) -> dict[str, Any]:
-        row = self.context.state.read(DIRECTORY, str(origin_of(directory)))
-        assert row is not None
-        return dict(row.content)
-
-    def host(self, host: Host) -> Any:
-        return self.context.hosts.load(origin_of(host))
-
-
-def origin_of(host: Any) -> Origin:
-    return parse_origin(host.hostname, allow_private=True)
+@pytest.fixture(autouse=True)
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "BURST", 1000)
 
 
 @pytest.fixture
@@ -96,7 +47,8 @@ def start(stack_env: Stack, make_context: MakeContext) -> Callable[..., Instance
     """Starts the service with these directories."""
 
     def make(*known: Any, **settings: str) -> Instance:
-        return Instance(stack_env, make_context, DIRECTORIES=",".join(each.hostname for each in known), **settings)
+        context = make_context(DIRECTORY_NSIDS=TAG, DIRECTORIES=",".join(each.hostname for each in known), **settings)
+        return Instance(context, stack_env.sqs, stack_env.queue_url)
 
     return make
 
@@ -114,13 +66,13 @@ def test_users_of_a_large_host_are_found_through_a_directory_and_nobody_else_the
 ) -> None:
     service = start(directory)
     service.work()
-    assert service.listed() == set(sim.call(sim.net.truth, TAG))
-    assert len(service.listed()) == 3
+    assert service.listed(TAG) == set(sim.call(sim.net.truth, TAG))
+    assert len(service.listed(TAG)) == 3
     assert pds.requests[REPO] == 3
     host = service.host(pds)
     assert (host.kind, host.status, host.repo_count, host.owner) == ("named", "active", 3, "-")
     assert pds.requests[REPOS] <= 4
-    assert service.progress(directory)["waiting"].keys() == service.listed()
+    assert service.progress(directory)["waiting"].keys() == service.listed(TAG)
     asked = directory.requests[BY_COLLECTION]
     service.work()
     assert directory.requests[BY_COLLECTION] == asked
@@ -135,13 +87,13 @@ def test_what_changes_there_is_found_by_asking_for_the_revs_of_those_in_scope(
 ) -> None:
     service = start(directory)
     service.work()
-    gone, changed, deleted = service.listed()
+    gone, changed, deleted = service.listed(TAG)
     sim.call(pds.delete_collection, gone, TAG)
     sim.call(pds.set_status, deleted, "deactivated")
     sim.call(pds.put, changed, f"{TAG}/another", {"$type": TAG})
     service.pass_hours(14)
     service.work()
-    assert service.listed() == {changed}
+    assert service.listed(TAG) == {changed}
     assert (changed, f"{TAG}/another") in {
         (row.did, row.path) for row in service.context.tables.records.query(changed, consistent_read=True)
     }
@@ -161,8 +113,8 @@ def test_a_named_host_that_announces_itself_is_walked_whole(
     request_crawl(service.context, pds.hostname)
     service.work()
     assert service.host(pds).kind == "pds"
-    assert unheard in service.listed()
-    assert service.listed() == set(sim.call(sim.net.truth, TAG))
+    assert unheard in service.listed(TAG)
+    assert service.listed(TAG) == set(sim.call(sim.net.truth, TAG))
 
 
 def test_a_small_host_that_a_document_names_is_walked_whole_as_ever(
@@ -173,8 +125,8 @@ def test_a_small_host_that_a_document_names_is_walked_whole_as_ever(
     directory.also[TAG] = [next(iter(small.accounts))]
     service = start(directory)
     service.work()
-    assert service.listed() == set(sim.call(sim.net.truth, TAG))
-    assert len(service.listed()) == 2
+    assert service.listed(TAG) == set(sim.call(sim.net.truth, TAG))
+    assert len(service.listed(TAG)) == 2
     assert service.host(small).kind == "named"
 
 
@@ -187,7 +139,7 @@ def test_a_directory_that_lies_lists_nobody_and_is_heard_no_more_than_its_budget
     liar.also[TAG] = [*invented(30), *without, "did:web:nowhere.invalid", "not a DID"]
     service = start(liar, directory, DIRECTORY_UNVERIFIED="20")
     service.work()
-    assert service.listed() == set(sim.call(sim.net.truth, TAG)), "what the other has shown is there"
+    assert service.listed(TAG) == set(sim.call(sim.net.truth, TAG)), "what the other has shown is there"
     progress = service.progress(liar)
     assert (len(progress["waiting"]), progress["verified"]) == (20, 0)
     rows = {row.did for row in service.context.tables.repos.scan()}
@@ -196,7 +148,7 @@ def test_a_directory_that_lies_lists_nobody_and_is_heard_no_more_than_its_budget
     service.work()
     progress = service.progress(liar)
     assert (len(progress["waiting"]), progress["unverified"]) == (20, 20)
-    assert service.listed() == set(sim.call(sim.net.truth, TAG))
+    assert service.listed(TAG) == set(sim.call(sim.net.truth, TAG))
     hosts = {row.origin: row.kind for row in service.context.tables.hosts.scan()}
     assert hosts == {f"http://{pds.hostname}": "named"}, "people without records make no host followed"
 
@@ -216,7 +168,7 @@ def test_a_did_that_only_a_directory_has_claimed_is_given_up_at_last(
     sim.call(sim.net.add_account, sim.call(sim.net.add_host()), did, [(f"{TAG}/a", {"$type": TAG})])
     service.pass_hours(200)
     service.work()
-    assert service.listed() == {did}, "it may be claimed again, and be true"
+    assert service.listed(TAG) == {did}, "it may be claimed again, and be true"
 
 
 def test_a_job_without_time_leaves_the_rest_to_the_next(
@@ -246,12 +198,7 @@ def test_cursors_that_go_in_a_circle_are_found_out(
     liar = sim.call(sim.net.add_relay())
     sim.call(liar.fail, BY_COLLECTION, page)
     service = start(liar)
-    monkey = directories.RATE, directories.BURST
-    directories.RATE, directories.BURST = 1000, 1000
-    try:
-        service.work()
-    finally:
-        directories.RATE, directories.BURST = monkey
+    service.work()
     assert service.progress(liar)["walks"][TAG]["error"] is not None
     assert "circle" in service.progress(liar)["walks"][TAG]["error"]
     assert liar.requests[BY_COLLECTION] < 4 * length + 4
@@ -268,7 +215,7 @@ def test_a_directory_that_fails_is_asked_ever_less_and_the_others_go_on(
         service.work()
         waits.append(service.progress(broken)["due_at"] - service.clock())
         service.pass_hours((waits[-1] + 1000) / HOUR)
-    assert service.listed() == set(sim.call(sim.net.truth, TAG))
+    assert service.listed(TAG) == set(sim.call(sim.net.truth, TAG))
     assert broken.requests[BY_COLLECTION] == 4
     assert waits[3] > 2 * waits[1]
     assert "503" in service.progress(broken)["error"]
@@ -288,7 +235,7 @@ def test_a_collection_that_a_directory_does_not_list_keeps_no_other_from_being_r
     )
     service = start(directory, COLLECTIONS="io.atcr.*,io.atcr.manifest")
     service.work()
-    assert len(service.listed()) == 3
+    assert len(service.listed(TAG)) == 3
     walks = service.progress(directory)["walks"]
     assert "CollectionNotIndexed" in walks["io.atcr.manifest"]["error"]
     assert walks[TAG]["error"] is None
