@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
@@ -12,6 +12,8 @@ from chalicelib.api import methods, xrpc
 
 MAX_CRAWLS = 10
 """Crawl jobs that run at a time."""
+PAGE: dict[str, Any] = {"methods": ["GET"], "content_types": ["*/*"]}
+"""How the public pages are routed."""
 
 app = Chalice(app_name="atcr-discovery", configure_logs=False)
 process.begin()
@@ -42,11 +44,38 @@ def admin(name: str) -> Response:
     return operators_methods.call(app, name)
 
 
+@app.route("/v1/listCollections", methods=["GET"], content_types=["*/*"])
+def list_collections() -> Response:
+    from chalicelib.api import collections
+
+    return collections.list_collections(app.current_request)
+
+
+@app.route("/.well-known/holds.json", methods=["GET"], content_types=["*/*"])
+def holds_json() -> Response:
+    from chalicelib.api import holds
+
+    return holds.holds_json(app.current_request)
+
+
 @app.route("/openapi.json", methods=["GET"], content_types=["*/*"])
 def description() -> Response:
     from chalicelib.api import openapi
 
     return openapi.served()
+
+
+@app.route("/", **PAGE)
+@app.route("/hosts", **PAGE)
+@app.route("/hosts/{name}", **PAGE)
+@app.route("/repos/{did}", **PAGE)
+@app.route("/collections/{nsid}", **PAGE)
+@app.route("/search", **PAGE)
+@app.route("/docs", **PAGE)
+def page(**variables: str) -> Response:
+    from chalicelib.pages import site
+
+    return site.answer(cast(Request, app.current_request), *variables.values())
 
 
 @app.on_sqs_message(queue=settings.current().queue_name, batch_size=1, maximum_concurrency=MAX_CRAWLS)

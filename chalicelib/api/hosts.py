@@ -47,9 +47,8 @@ def get_host_status(request: Request) -> Response:
 
 
 def _host(row: Mapping[str, Any]) -> dict[str, Any]:
-    origin = Origin.parse_key(row["origin"])
     found = {
-        "hostname": origin.hostname if origin.port == 443 else f"{origin.hostname}:{origin.port}",
+        "hostname": Origin.parse_key(row["origin"]).authority,
         "seq": row.get("cursor"),
         "accountCount": row.get("repo_count"),
         "status": _STATUS.get(row["status"], row["status"]),

@@ -112,7 +112,7 @@ class Origin:
     secure: bool
 
     def __str__(self) -> str:
-        return self._authority if self.secure else f"http://{self._authority}"
+        return self.authority if self.secure else f"http://{self.authority}"
 
     @classmethod
     def parse_key(cls, key: str) -> Self:
@@ -128,20 +128,21 @@ class Origin:
     @property
     def url(self) -> str:
         """``https://hold01.atcr.io``, without a slash at the end."""
-        return f"http{'s' * self.secure}://{self._authority}"
+        return f"http{'s' * self.secure}://{self.authority}"
 
     @property
     def websocket_url(self) -> str:
         """``wss://hold01.atcr.io``, without a slash at the end."""
-        return f"ws{'s' * self.secure}://{self._authority}"
+        return f"ws{'s' * self.secure}://{self.authority}"
 
     @property
     def did_web(self) -> Did:
         """The did:web whose document this origin serves."""
-        return Did(f"did:web:{quote(self._authority, safe='')}")
+        return Did(f"did:web:{quote(self.authority, safe='')}")
 
     @property
-    def _authority(self) -> str:
+    def authority(self) -> str:
+        """``hold01.atcr.io``, with the port where it is not the usual one."""
         host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
         return host if self.port == _default_port(self.secure) else f"{host}:{self.port}"
 

@@ -70,8 +70,12 @@ class Rows:
                 return self._whole_hosts(found[:limit]), (last["kind"], last["first_seen_at"], last["origin"])
         return self._whole_hosts(found), None
 
+    def hosts_of(self, keys: Iterable[str]) -> dict[str, Row]:
+        """The rows that there are of the hosts with these keys, by key."""
+        return {row["origin"]: row for row in self._batch("hosts", ({"origin": key} for key in sorted(set(keys))))}
+
     def _whole_hosts(self, keys: Sequence[Row]) -> list[Row]:
-        rows = {row["origin"]: row for row in self._batch("hosts", [{"origin": key["origin"]} for key in keys])}
+        rows = self.hosts_of(key["origin"] for key in keys)
         return [rows[key["origin"]] for key in keys if key["origin"] in rows]
 
     # -- records
@@ -79,6 +83,11 @@ class Rows:
     def record(self, did: str, path: str) -> Row | None:
         """A record of a canonical DID by its path ``collection/rkey``."""
         return self._row("records", {"did": did, "path": path})
+
+    def records_at(self, dids: Iterable[str], path: str) -> dict[str, Row]:
+        """The record at one path of each of these canonical DIDs that has it, by DID."""
+        rows = self._batch("records", ({"did": did, "path": path} for did in sorted(set(dids))))
+        return {row["did"]: row for row in rows}
 
     def records(
         self, did: str, collection: str, *, limit: int, after: str | None = None, backwards: bool = False

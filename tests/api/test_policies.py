@@ -17,7 +17,7 @@ from chalicelib.api.methods import METHODS
 from chalicelib.atproto.syntax import Origin
 from chalicelib.crawl.budgets import BUDGET
 from chalicelib.crawl.survey import survey
-from chalicelib.index.tables import Tables
+from chalicelib.index.tables import SCOPE_SHARD, Tables
 from infra import provision
 from tests.api.conftest import Api
 from tests.conftest import Stack
@@ -127,7 +127,7 @@ def test_the_api_may_do_what_it_does_and_nothing_else(
         read.update(needed(operation, parameters, api.prefix))
         return real(client, operation, parameters)
 
-    for collection in ("io.atcr.tag", "io.atcr.manifest"):
+    for collection in ("io.atcr.tag", "io.atcr.manifest", "io.atcr.hold.captain"):
         tables.listings(collection, f"{1:016d}#did:plc:x").save()
     tables.repos("did:plc:x", sync="synced", listed={"io.atcr.tag": f"{1:016d}"}).save()
     stack_env.sqs.send_message(QueueUrl=stack_env.dead_letter_url, MessageBody="x")
@@ -148,6 +148,7 @@ def read_everything(api: Api) -> None:
     for nsid, method in METHODS.items():
         if method.verb == "GET":
             assert api.get(f"/xrpc/{nsid}", [*query, ("hostname", "hold01.atcr.io")]).status != 500
+    assert api.get("/v1/listCollections").status == api.get("/.well-known/holds.json").status == 200
 
 
 def ask_as_operator(api: Api, monkeypatch: pytest.MonkeyPatch, folder: Path) -> set[int]:
@@ -189,6 +190,7 @@ def test_the_survey_may_do_what_it_does_and_nothing_else(
         return real(client, operation, parameters)
 
     stack_env.sqs.send_message(QueueUrl=stack_env.dead_letter_url, MessageBody='{"repo": "did:plc:x"}')
+    Tables(api.prefix).repos("did:plc:x", sync="synced", scope_shard=SCOPE_SHARD).save()
     monkeypatch.setattr(BaseClient, "_make_api_call", noted)
     survey(process.context())
     assert called == allowed("SurveyRole") | allowed("SurveyRole", "sqs")
