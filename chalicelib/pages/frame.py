@@ -32,11 +32,11 @@ _ICON = (
 
 @dataclass(frozen=True)
 class Page:
-    """A page. ``title`` is its first heading as well; ``here`` is the part of the site that it belongs to."""
+    """A page. ``title`` is its first heading as well; ``here`` is the folder of the way that leads to it."""
 
     title: str
     content: Html
-    here: str = ""
+    here: str | None = None
     status: int = 200
 
 
@@ -139,7 +139,7 @@ def _search(site: Site) -> Html:
     return element("form", field, element("button", "Find"), role="search", action=site.place("search"))
 
 
-def _ways(site: Site, here: str) -> Html:
+def _ways(site: Site, here: str | None) -> Html:
     ways = {"": "Overview", "hosts": "Hosts", "docs": "API"}
     links = (
         element("a", text, href=site.place(folder), aria_current="page" if folder == here else None)

@@ -6,29 +6,31 @@ from chalice.app import Request
 
 from chalicelib import process, settings
 from chalicelib.api.collections import statistics
-from chalicelib.api.health import longest_silence
-from chalicelib.index.clock import now_ms
 from chalicelib.index.reader import Reader
-from chalicelib.index.state import SUBSCRIBER
 from chalicelib.pages import hosts, repos
 from chalicelib.pages.frame import Page, Site
 from chalicelib.pages.holds import CAPTAIN
-from chalicelib.pages.markup import Content, Html, element, joined, theirs
-from chalicelib.pages.parts import code, command, moment, nothing_yet, onward, paragraph, section, table
+from chalicelib.pages.markup import Html, element, joined, theirs
+from chalicelib.pages.parts import alive, code, command, moment, nothing_yet, onward, paragraph, section, table
 
 HOLDS = 25
 HOSTS = 10
 COLLECTIONS = 20
 MAX_NAME = 60
 
+_HOLDS = (
+    "ATCR keeps the layers of images in holds: storage services of many owners, each with a repo of its own on the "
+    "AT Protocol. Here is which there are, as their own signatures say, with all other repos that have records of ATCR."
+)
+_REPOS = "Which repos on the AT Protocol have records of a collection, as their own signatures say."
+
 
 def home(request: Request, site: Site) -> Page:
     """What stands at ``/``."""
     reader, now = process.reader(), settings.current()
     has_holds = now.answered.wants(CAPTAIN)
-    finds = "Finds the holds of ATCR, and any other repos" if has_holds else "Finds repos"
     content = joined(
-        element("p", f"{finds} on the AT Protocol that have records of a collection.", class_="lead"),
+        element("p", _HOLDS if has_holds else _REPOS, class_="lead"),
         _live(reader),
         _holds(reader, site) if has_holds else None,
         _collections(site),
@@ -36,19 +38,16 @@ def home(request: Request, site: Site) -> Page:
         _register(site),
         _for_programs(site, has_holds),
     )
-    return Page("Find the holds of ATCR" if has_holds else "Find repos by collection", content)
+    return Page("Find the holds of ATCR" if has_holds else "Find repos by collection", content, "")
 
 
 def _live(reader: Reader) -> Html:
-    beats = [beat for beat in reader.state(SUBSCRIBER).values() if beat["at"]]  # 0: it has ended
-    last = max((beat["at"] for beat in beats), default=None)
-    alive = [beat for beat in beats if now_ms() - beat["at"] <= 1000 * longest_silence()]
-    if not alive:
-        told: list[Content] = ["Streams are not followed now", *([", last ", moment(last)] if last else []), "."]
-        return element("p", element("span", told, class_="state fair"), class_="live")
-    hosts, streams = (sum(beat.get(name, 0) for beat in alive) for name in ("hosts", "open"))
-    told = [f"Live: {streams} of {hosts} {'host' if hosts == 1 else 'hosts'} followed, heard ", moment(last), "."]
-    return element("p", element("span", told, class_="state good"), class_="live")
+    beats = alive(reader).values()
+    if not beats:
+        return element("p", element("span", "No stream is followed at the moment.", class_="state fair"))
+    hosts, streams = (sum(beat.get(name, 0) for beat in beats) for name in ("hosts", "open"))
+    told = f"Live: {streams:,} of {hosts:,} {'stream' if hosts == 1 else 'streams'} open, heard "
+    return element("p", element("span", told, moment(max(beat["at"] for beat in beats)), class_="state good"))
 
 
 def _holds(reader: Reader, site: Site) -> Html:
@@ -73,7 +72,7 @@ def _collections(site: Site) -> Html:
 def _hosts(reader: Reader, site: Site) -> Html:
     rows, following = reader.hosts(after=None, limit=HOSTS)
     more = onward(site.place("hosts"), "All hosts") if following else None
-    return section("Hosts", hosts.hosts_table(site, rows), more)
+    return section("Hosts", hosts.hosts_table(reader, site, rows), more)
 
 
 def _register(site: Site) -> Html:

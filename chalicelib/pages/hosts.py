@@ -14,10 +14,12 @@ from chalicelib.api import xrpc
 from chalicelib.api.xrpc import Parameters, XrpcFailure
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.syntax import Origin, parse_origin
+from chalicelib.index.reader import Reader
 from chalicelib.index.rows import Row
 from chalicelib.pages.frame import Page, Site
 from chalicelib.pages.markup import Html, joined, outside, theirs
 from chalicelib.pages.parts import (
+    alive,
     host_link,
     last_seen,
     moment,
@@ -40,21 +42,23 @@ def hosts(request: Request, site: Site) -> Page:
     """A page of hosts. Raises ``XrpcFailure``."""
     cursor = Parameters(request).one("cursor")
     after = cursors.decode(_SCOPE, cursor, str, int, str) if cursor else None
-    rows, following = process.reader().hosts(after=after, limit=ON_A_PAGE)
+    reader = process.reader()
+    rows, following = reader.hosts(after=after, limit=ON_A_PAGE)
     more = ""
     if following is not None:
         more = f"{site.place('hosts')}?{urlencode({'cursor': cursors.encode(_SCOPE, following)})}"
-    return Page("Hosts", joined(hosts_table(site, rows), onward(more, "More hosts") if more else None), "hosts")
+    return Page("Hosts", joined(hosts_table(reader, site, rows), onward(more, "More hosts") if more else None), "hosts")
 
 
-def hosts_table(site: Site, rows: Sequence[Row]) -> Html:
+def hosts_table(reader: Reader, site: Site, rows: Sequence[Row]) -> Html:
     """These hosts, but for those that were announced and never reached: anybody may have made up their names."""
+    subscribers = alive(reader)
     shown = [
         (
             host_link(site, row["origin"], MAX_NAME),
             state(row["status"]),
             f"{row['repo_count']:,}" if "repo_count" in row else None,
-            moment(last_seen(row)),
+            last_seen(row, subscribers),
         )
         for row in rows
         if row["status"] != "unconfirmed"
@@ -78,7 +82,7 @@ def host(request: Request, site: Site, name: str) -> Page:
             "Address": outside(origin.url, theirs(origin.url, MAX_NAME)),
             "Repos": f"{row['repo_count']:,}" if "repo_count" in row else None,
             "First seen": moment(row["first_seen_at"]),
-            "Last seen": moment(last_seen(row)),
+            "Last seen": last_seen(row, alive(process.reader())),
             "Announced": moment(row.get("announced_at")),
             "Crawled": moment(row.get("crawled_at")),
             "Stream": _stream(row),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from chalicelib.api.health import longest_silence
 from chalicelib.index.clock import now_ms
+from chalicelib.index.reader import Reader
 from chalicelib.index.rows import Row
+from chalicelib.index.state import SUBSCRIBER
 from chalicelib.pages.frame import Site
 from chalicelib.pages.markup import Content, Html, element, theirs
 
@@ -17,7 +20,7 @@ INSECURE: Final = "http://"
 """How the keys of hosts without TLS begin, in development. Their pages go without: a slash would part the path."""
 _UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _MOODS: Final = {
-    **dict.fromkeys(("active", "synced", "public"), "good"),
+    **dict.fromkeys(("active", "connected", "public", "synced"), "good"),
     **dict.fromkeys(("offline", "desynchronized", "idle", "new"), "fair"),
     **dict.fromkeys(("banned", "refused", "takendown", "suspended", "deactivated", "deleted"), "poor"),
 }
@@ -79,9 +82,19 @@ def moment(milliseconds: float | None) -> Html | None:
     return element("time", shown, datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}", title=f"{at:%Y-%m-%d %H:%M:%S} UTC")
 
 
-def last_seen(host: Row) -> float | None:
-    """When a host last answered or sent something, as far as its row has it; UTC ms."""
-    return max((host[name] for name in ("connected_at", "cursor_at", "crawled_at") if name in host), default=None)
+def alive(reader: Reader) -> dict[str, Row]:
+    """The heartbeats of the subscribers that are alive, by their ids."""
+    beats, since = reader.state(SUBSCRIBER), now_ms() - 1000 * longest_silence()
+    return {id: beat for id, beat in beats.items() if beat["at"] >= since}
+
+
+def last_seen(host: Row, subscribers: Container[str]) -> Html | None:
+    """When a host last answered or sent something, as far as its row has it. ``subscribers``: those that are alive."""
+    if "connected_at" in host and "stream_error" not in host and host.get("owner") in subscribers:
+        return state("connected")
+    return moment(
+        max((host[name] for name in ("connected_at", "cursor_at", "crawled_at") if name in host), default=None)
+    )
 
 
 def host_link(site: Site, key: str, most: int) -> Html:
@@ -96,7 +109,7 @@ def repo_link(site: Site, did: str, most: int = 80) -> Html:
 
 def command(text: str) -> Html:
     """What to type into a shell."""
-    return element("pre", element("code", text), tabindex="0")
+    return element("pre", element("code", text))
 
 
 def paragraph(*content: Content) -> Html:

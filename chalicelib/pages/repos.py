@@ -20,6 +20,7 @@ from chalicelib.pages.frame import Page, Site
 from chalicelib.pages.holds import CAPTAIN, PATH, Captain, holds
 from chalicelib.pages.markup import Content, Html, element, joined, theirs
 from chalicelib.pages.parts import (
+    alive,
     code,
     host_link,
     last_seen,
@@ -70,13 +71,14 @@ def holds_table(reader: Reader, site: Site, entries: Sequence[Entry]) -> Html:
     """These entries of the listing of captains, with what the captains say."""
     if not entries:
         return nothing_yet("No hold is listed yet.")
+    subscribers = alive(reader)
     rows = (
         (
             repo_link(site, hold.entry.verbatim, MAX_NAME),
             _field(hold.captain.region),
             _field(hold.captain.provider),
             _access(hold.captain),
-            moment(last_seen(hold.host)),
+            last_seen(hold.host, subscribers),
         )
         for hold in holds(reader, entries)
     )
@@ -114,7 +116,14 @@ def repo(request: Request, site: Site, name: str) -> Page:
         }
     )
     row = process.reader().record(did, PATH) if found["active"] else None
-    content = joined(told, _failure(found), _hold(site, Captain.of(row)) if row else None, _records(site, found))
+    same = f"{site.place('xrpc', 'io.atcr.discovery.getRepoStatus')}?{urlencode({'did': found['did']})}"
+    content = joined(
+        told,
+        _failure(found),
+        _hold(site, Captain.of(row)) if row else None,
+        _records(site, found),
+        onward(same, "The same as JSON"),
+    )
     return Page(found["did"], content)
 
 
