@@ -239,7 +239,7 @@ class Settings:
         1_000, 1, 10**9, "Frames a second that are read of one host's stream; ten seconds' worth may come at once"
     )
     stream_bytes_per_second: float = _seconds(
-        10_000_000, 10_000, 10**12, "Bytes a second that are read of one host's stream; set both high to follow a relay"
+        10_000_000, 10_000, 10**12, "Bytes a second that are read of one host's stream; neither bound holds for relays"
     )
     queued_commits: int = _integer(1000, 1, 10**6, "Commits of one repo that wait in memory while it is crawled")
     stream_workers: int = _integer(16, 1, 256, "Threads of the subscriber that write to the tables")
