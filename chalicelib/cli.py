@@ -1,7 +1,7 @@
 """The operator's commands: ``python -m chalicelib.cli --help``. They work on the tables and queues of the settings.
 
-With the settings of a stage, and AWS credentials that may use its tables and queues, they work on that stage; every change is
-in the audit log, with who gave it and why.
+With the settings of a stage, and AWS credentials that may use its tables and queues, they work on that stage; with ``--url``
+on the service that is there. Every change is in the audit log, with who gave it and why.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
-from chalicelib import settings
+from chalicelib import remote, settings
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.crawl import inspection, orders
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.inspection import Entry, NotKnown, Page
 from chalicelib.crawl.orders import Busy, Refused
 from chalicelib.index.hosts import STATUSES
+from chalicelib.remote import Remote
 
 
 def main(arguments: list[str] | None = None, context: Context | None = None) -> int:
     """Run one command. Returns the exit status: 0, or 1 where it was refused."""
     given = _parser().parse_args(arguments)
     try:
-        context = context or Context(settings.read())
         if given.command in orders.ACTIONS:
-            target = getattr(given, "target", "")
-            order = orders.new_order(context, given.command, target, who=given.who, why=given.why)
-            print(orders.carry_out(context, order))
+            print(_order(context, given))
         else:
             for entry in _read(context, given):
                 print(json.dumps(entry, ensure_ascii=True))
@@ -45,6 +44,10 @@ def main(arguments: list[str] | None = None, context: Context | None = None) -> 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m chalicelib.cli", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--url", help="of a service's API: go through its /admin, with a token, and without AWS credentials"
+    )
+    parser.add_argument("--token-file", type=Path, default=Path(".local/admin-token"), help="default: %(default)s")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, action in orders.ACTIONS.items():
         command = commands.add_parser(name, help=action.does, description=action.does)
@@ -62,7 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(context: Context, given: argparse.Namespace) -> Iterable[Entry]:
+def _order(context: Context | None, given: argparse.Namespace) -> str:
+    target = getattr(given, "target", "")
+    if given.url:
+        return _remote(given).order(given.command, target, who=given.who, why=given.why)
+    context = context or Context(settings.read())
+    order = orders.new_order(context, given.command, target, who=given.who, why=given.why)
+    return orders.carry_out(context, order)
+
+
+def _read(context: Context | None, given: argparse.Namespace) -> Iterable[Entry]:
+    if given.url:
+        named = {"status": getattr(given, "status", None), "hostname": getattr(given, "host", None)}
+        parameters = named | {"did": getattr(given, "did", None)}
+        return _remote(given).read(given.command, {name: value for name, value in parameters.items() if value})
+    context = context or Context(settings.read())
     match given.command:
         case "hosts":
             return _all(partial(inspection.hosts, context, status=given.status))
@@ -76,6 +93,14 @@ def _read(context: Context, given: argparse.Namespace) -> Iterable[Entry]:
             return [inspection.dead_letters(context)]
         case _:
             return _all(partial(inspection.audit, context))
+
+
+def _remote(given: argparse.Namespace) -> Remote:
+    try:
+        token = given.token_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refused(f"the token cannot be read: {error}") from error
+    return Remote(remote.client(given.url, token))
 
 
 def _all(read: Callable[..., Page]) -> Iterator[Entry]:

@@ -6,10 +6,11 @@ import hmac
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,7 +20,7 @@ import pytest
 from botocore.client import BaseClient
 from moto import mock_aws
 
-from chalicelib import metrics, process, settings
+from chalicelib import cli, metrics, process, remote, settings
 from chalicelib.api import cursor as cursors
 from chalicelib.api.admin import bearer, methods, token
 from chalicelib.api.admin.token import KEEP_SECONDS, RETRY_SECONDS, AdminToken, TokenUnavailable
@@ -33,7 +34,7 @@ from tests.conftest import Stack
 TOKEN = "5-a.fine~token_of+32/characters="
 HOST = "hold01.atcr.io"
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
-NAMES = sorted(methods.METHODS)
+Run = Callable[..., tuple[int, list[str]]]
 
 
 def bearing(text: str = TOKEN, scheme: str = "Bearer") -> dict[str, str]:
@@ -596,6 +597,55 @@ def test_it_is_the_same_over_http(operator: Operator) -> None:
         operator.work()
         done = client.get("/admin/getOrder", params={"id": sent.json()["id"]}, headers=bearing()).json()
         assert (done["outcome"], done["via"]) == ("paused", "http 127.0.0.1")
+
+
+@pytest.fixture
+def elsewhere(operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The commands with ``--url``; while they wait for an order it is carried out."""
+    monkeypatch.setattr(logging.getLogger("discovery"), "propagate", False)
+    transport = httpx.WSGITransport(Gateway(operator.api.app))
+    real = remote.client
+
+    def client(url: str, text: str) -> httpx.Client:
+        made = real(url, text)
+        return httpx.Client(transport=transport, base_url=made.base_url, headers=made.headers)
+
+    monkeypatch.setattr(remote, "client", client)
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=lambda seconds: operator.work()))
+
+    def run(*arguments: str, url: str = "https://api.example.com", token_file: str = "") -> tuple[int, list[str]]:
+        source = settings.current().admin_token_from.removeprefix("file:")
+        status = cli.main(["--url", url, "--token-file", token_file or source, *arguments])
+        shown = capsys.readouterr()
+        lines = (shown.out if status == 0 else shown.err).splitlines()
+        return status, [line for line in lines if '"event":' not in line]
+
+    return run
+
+
+def test_the_commands_work_through_the_door(elsewhere: Run, operator: Operator) -> None:
+    assert elsewhere("pause", HOST, "--why", "x", "--who", "alice") == (0, ["paused"])
+    assert elsewhere("crawl", HOST, "--why", "x") == (1, [f"refused: {HOST} is paused"])
+    assert elsewhere("ban", "*.io", "--why", "x")[1][0].startswith("refused: InvalidRequest: the hostname '*.io'")
+    assert elsewhere("redrive", "--why", "x") == (0, ["0 messages sent again"])
+    _, (host,) = elsewhere("host", HOST)
+    assert json.loads(host) == operator.host()
+    assert json.loads(elsewhere("hosts", "--status", "paused")[1][0])["origin"] == HOST
+    assert elsewhere("hosts", "--status", "banned") == (0, [])
+    assert json.loads(elsewhere("repo", DID)[1][0])["did"] == DID
+    assert elsewhere("bans") == (0, [])
+    assert json.loads(elsewhere("dead-letters")[1][0])["messages"] == 0
+    assert [json.loads(line)["action"] for line in elsewhere("audit")[1]] == ["redrive", "crawl", "pause"]
+
+
+def test_a_command_that_may_not_or_cannot_says_why(elsewhere: Run, tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("another-token-of-16-and-more")
+    status, (said,) = elsewhere("bans", token_file=str(tmp_path / "wrong"))
+    assert (status, said) == (1, "refused: AuthenticationRequired: this is not the token")
+    status, (said,) = elsewhere("bans", token_file=str(tmp_path / "none"))
+    assert "the token cannot be read" in said
+    status, (said,) = elsewhere("bans", url="http://api.example.com")
+    assert said == "refused: the token goes over https only, not to http://api.example.com"
 
 
 # -- the token is nowhere but where it should be
