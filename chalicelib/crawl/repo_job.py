@@ -38,7 +38,7 @@ from chalicelib.telemetry import log
 
 MISSING_TRIES, CLAIM_TRIES = 3, 16
 """A repo that only an upstream has claimed to be there is given up after so many failures: it does not exist, as those say
-who should know, or cannot be had, which with the default back-off is a day and a half. It may be claimed again."""
+who should know, or cannot be had, which with the default back-off takes about a day. It may be claimed again."""
 _ROUNDS = 3
 _RENEW_SECONDS = 10
 _TELL_SECONDS = 2
