@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,7 @@ def sim() -> Iterator[SimulatorThread]:
 
 
 def test_a_hold_that_announces_itself_is_found_beside_those_of_another_service(
-    service: Service, sim: SimulatorThread, real: str, play: Play
+    service: Service, sim: SimulatorThread, real: str, play: Play, tmp_path: Path
 ) -> None:
     hold, other = sim.call(sim.net.add_hold()), play("did:plc:elsewhere")
     command = ["sh", ROOT / "scripts" / "request-crawl.sh", hold.hostname, real, other.url]
@@ -44,3 +45,9 @@ def test_a_hold_that_announces_itself_is_found_beside_those_of_another_service(
     assert (comparison.only_first, comparison.only_second) == ((hold.did,), ("did:plc:elsewhere",))
     assert main(["--all", "--service", real, other.url]) == 0
     assert other.service.crawls == [hold.hostname] * 2
+    with Client(files=[f"{real}/.well-known/holds.json"], cache=tmp_path) as client:
+        found = [client.discover() for _ in range(2)]
+    assert [(repo.did, repo.host) for repo in found[0].repos] == [(hold.did, hold.hostname)]
+    assert (found[0].repos[0].record or {})["$type"] == "io.atcr.hold.captain"
+    assert found[1].repos == found[0].repos
+    assert found[1].complete
