@@ -10,17 +10,22 @@ import argparse
 import getpass
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import boto3
+
 from chalicelib import remote, settings
+from chalicelib.api import holds
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.crawl import inspection, orders
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.inspection import Entry, NotKnown, Page
 from chalicelib.crawl.orders import Busy, Refused
 from chalicelib.index.hosts import STATUSES
+from chalicelib.index.reader import Reader
 from chalicelib.remote import Remote
 
 
@@ -62,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("bans", help="the banned domains, and why")
     commands.add_parser("dead-letters", help="how many there are, and some of them")
     commands.add_parser("audit", help="what was ordered, by whom and why, and what came of it; the newest first")
+    holds = commands.add_parser("holds", help="the list of all holds, as at /.well-known/holds.json")
+    holds.add_argument("--to", metavar="s3://BUCKET/KEY", help="put it there, to be served without the API")
     return parser
 
 
@@ -91,8 +98,29 @@ def _read(context: Context | None, given: argparse.Namespace) -> Iterable[Entry]
             return inspection.bans(context)
         case "dead-letters":
             return [inspection.dead_letters(context)]
+        case "holds":
+            return [_holds(context, given.to)]
         case _:
             return _all(partial(inspection.audit, context))
+
+
+def _holds(context: Context, to: str | None) -> Entry:
+    """The list of holds, put into a bucket if ``to`` names one."""
+    reader = Reader(boto3.client("dynamodb"), context.settings.table_prefix)
+    document = holds.document(reader, context.settings.answered, time.time())
+    if to is None:
+        return document
+    bucket, _, key = to.removeprefix("s3://").partition("/")
+    if not to.startswith("s3://") or not bucket or not key:
+        raise Refused(f"{to} is no s3://BUCKET/KEY")
+    boto3.client("s3").put_object(
+        Bucket=bucket,
+        Key=key,
+        Body=json.dumps(document).encode(),
+        ContentType="application/json",
+        CacheControl=f"public, max-age={holds.FRESH_SECONDS}",
+    )
+    return {"holds": len(document["holds"]), "at": to}
 
 
 def _remote(given: argparse.Namespace) -> Remote:

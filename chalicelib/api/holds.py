@@ -12,6 +12,7 @@ from chalicelib import process, settings
 from chalicelib.api import xrpc
 from chalicelib.api.repos import datetime_of
 from chalicelib.api.xrpc import XrpcFailure
+from chalicelib.atproto.scope import Scope
 from chalicelib.atproto.syntax import Origin
 from chalicelib.index.reader import Reader
 
@@ -28,14 +29,15 @@ _PAGE = 500
 
 def holds_json(request: Request) -> Response:
     """The document. Raises ``XrpcFailure``: ``TooManyHolds``, ``CollectionNotIndexed``."""
-    response = xrpc.answer(document(process.reader(), time.time()))
+    response = xrpc.answer(document(process.reader(), settings.current().answered, time.time()))
     response.headers["Cache-Control"] = f"public, max-age={FRESH_SECONDS}"
     return response
 
 
-def document(reader: Reader, now: float) -> dict[str, Any]:
-    """All holds that are listed; ``now`` in seconds since 1970. Raises ``XrpcFailure`` where they are too many for one."""
-    if not settings.current().answered.wants(CAPTAIN):
+def document(reader: Reader, answered: Scope, now: float) -> dict[str, Any]:
+    """All holds that are listed, if their collection is ``answered``; ``now`` in seconds since 1970. Raises ``XrpcFailure`` where
+    they are too many for one document."""
+    if not answered.wants(CAPTAIN):
         raise XrpcFailure(400, "CollectionNotIndexed", f"{CAPTAIN} is not indexed here, or not completely")
     holds, position, more = list[dict[str, Any]](), 0, True
     while more:

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import boto3
+import moto
 import pytest
 
 from chalicelib import cli
@@ -113,3 +115,22 @@ def test_every_order_is_in_the_audit_log_once_be_it_refused_or_not(run: Run, hol
     assert [(entry["action"], *filter(None, [entry["target"]])) for entry in reversed(entries)] == given
     assert {(entry["who"], entry["why"], entry["via"]) for entry in entries} == {("alice", "a reason", "cli")}
     assert statuses.index(1) == 2
+
+
+def test_the_list_of_holds_is_printed_or_put_into_a_bucket(
+    run: Run, hold: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (document,) = run("holds")
+    assert [one["did"] for one in document["holds"]] == [hold.did]
+    with moto.mock_aws(config={"core": {"passthrough": {"services": ["dynamodb"]}}}):
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket="static")
+        made = boto3.client("dynamodb")
+        monkeypatch.setattr(cli.boto3, "client", {"s3": s3, "dynamodb": made}.__getitem__)
+        assert run("holds", "--to", "s3://static/.well-known/holds.json") == (
+            0, [{"holds": 1, "at": "s3://static/.well-known/holds.json"}]
+        )  # fmt: skip
+        put = s3.get_object(Bucket="static", Key=".well-known/holds.json")
+        assert json.loads(put["Body"].read())["holds"] == document["holds"]
+        assert (put["ContentType"], put["CacheControl"]) == ("application/json", "public, max-age=300")
+    assert run("holds", "--to", "static/holds.json")[0] == 1
