@@ -67,7 +67,7 @@ def document() -> Object:
         "paths": {
             **{f"/xrpc/{nsid}": _method(nsid, methods.METHODS[nsid].verb) for nsid in nsids},
             "/xrpc/_health": {"get": _health()},
-            "/openapi.json": {"get": _itself()},
+            **{path: {"get": operation} for path, operation in _documents().items()},
             **_admin(),
         },
         "components": {
@@ -233,9 +233,35 @@ def _health() -> Object:
     }
 
 
-def _itself() -> Object:
-    answers = {"200": _json({"type": "object"}, "This document."), **_common("429", "5XX")}
-    return {"operationId": "openapi", "description": "The description of the API.", "responses": answers}
+def _documents() -> Object:
+    """What is served beside the methods, by path."""
+    numbers = {"type": "object", "additionalProperties": _COUNT}
+    limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 500}
+    only = {"type": "array", "items": _TEXT, "maxItems": 50}
+    collections = {"collections": numbers, "records": numbers, "countedAt": _TIME, "cursor": _TEXT}
+    hold = {"did": _TEXT, "host": _TEXT, "record": {"type": "object"}, "cid": _TEXT, "rev": _TEXT, "indexedAt": _TIME}
+    holds = {"version": {"const": 1}, "generatedAt": _TIME, "holds": _list(_object(hold, needed=("did",)))}
+    found: Object = {
+        "/.well-known/holds.json": {
+            "operationId": "holds",
+            "description": "All holds in one document.",
+            "responses": {"200": _json(_object(holds)), "400": _refusal(["CollectionNotIndexed"])},
+        },
+        "/openapi.json": {
+            "operationId": "openapi",
+            "description": "The description of the API.",
+            "responses": {"200": _json({"type": "object"}, "This document.")},
+        },
+        "/v1/listCollections": {
+            "operationId": "listCollections",
+            "description": "How many repos have records in each collection, and how many records.",
+            "parameters": [_parameter("limit", limit), _parameter("cursor", _TEXT), _parameter("c", only)],
+            "responses": {"200": _json(_object(collections)), "400": _refusal([])},
+        },
+    }
+    for operation in found.values():
+        operation["responses"] |= _common("429", "5XX")
+    return found
 
 
 def _admin() -> Object:

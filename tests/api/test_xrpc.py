@@ -62,8 +62,8 @@ def test_a_method_that_there_is_not_is_501(bare_api: Api, verb: str, nsid: str) 
 
 
 def test_a_path_that_there_is_not_is_404(bare_api: Api) -> None:
-    event = bare_api.event("GET", "/") | {"resource": "/", "pathParameters": None}
-    event["requestContext"]["resourcePath"] = "/"
+    event = bare_api.event("GET", "/nowhere") | {"resource": "/nowhere", "pathParameters": None}
+    event["requestContext"]["resourcePath"] = "/nowhere"
     got = bare_api.app(event, None)
     assert got["statusCode"] == 404
     assert json.loads(got["body"])["error"] == "NotFound"
