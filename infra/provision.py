@@ -101,7 +101,22 @@ def _create_table(client: Any, properties: Mapping[str, Any]) -> None:
     try:
         client.create_table(**{key: value for key, value in properties.items() if key not in left_out})
     except client.exceptions.ResourceInUseException:
-        return
+        _add_indexes(client, properties)
+
+
+def _add_indexes(client: Any, properties: Mapping[str, Any]) -> None:
+    """Make the indexes that a table of an older version does not have."""
+    name = properties["TableName"]
+    found = client.describe_table(TableName=name)["Table"].get("GlobalSecondaryIndexes", [])
+    there = {index["IndexName"] for index in found}
+    for index in properties.get("GlobalSecondaryIndexes", []):
+        if index["IndexName"] not in there:  # one at a time: DynamoDB makes no two together
+            client.update_table(
+                TableName=name,
+                AttributeDefinitions=properties["AttributeDefinitions"],
+                GlobalSecondaryIndexUpdates=[{"Create": index}],
+            )
+            client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 600})
 
 
 def _enable_time_to_live(client: Any, properties: Mapping[str, Any]) -> None:
