@@ -151,7 +151,7 @@ class _Hosts:
     def load(self, origin: Origin) -> Any:
         assert len(str(origin).encode("ascii")) <= 2048  # what a key of DynamoDB may have
         known = origin.hostname == "known.atcr.io"
-        return SimpleNamespace(status="active", failures=0, repo_count=1) if known else None
+        return SimpleNamespace(kind="pds", status="active", failures=0, repo_count=1) if known else None
 
     def announce(self, row: object, *, crawl: bool) -> bool:
         return crawl
