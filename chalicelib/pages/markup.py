@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 _VOID = frozenset({"br", "input", "link", "meta"})
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 """Unicode categories: controls, format characters (which turn the direction of text), unassigned, private, surrogates."""
-_KEPT = "\n\t"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        f"U+{ord(each):04X}" if each not in _KEPT and unicodedata.category(each) in _UNSEEN else each for each in text
+        f"U+{ord(each):04X}" if each != "\n" and unicodedata.category(each) in _UNSEEN else each for each in text
     )
 
 
