@@ -108,10 +108,6 @@ class State:
             raise
         return True
 
-    def delete(self, kind: str, id: str) -> None:
-        """Delete the row, if there is one."""
-        self._rows(kind, id).delete()
-
     def all(self, kind: str) -> list[StateRow]:
         """All rows of a kind; for kinds of which there are few."""
         return list(self._rows.query(kind, consistent_read=True))

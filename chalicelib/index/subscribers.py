@@ -52,7 +52,7 @@ class Subscribers:
 
     def forget(self, name: str) -> None:
         """Delete the row of one that has ended and has no hosts."""
-        self._state.delete(SUBSCRIBER, name)
+        self._rows(SUBSCRIBER, name).delete()
 
     def _update(self, name: str, actions: list[Any], condition: Any) -> bool:
         try:
