@@ -148,6 +148,7 @@ def read_everything(api: Api) -> None:
     for nsid, method in METHODS.items():
         if method.verb == "GET":
             assert api.get(f"/xrpc/{nsid}", [*query, ("hostname", "hold01.atcr.io")]).status != 500
+    assert [api.get(path).status for path in ("/", "/hosts")] == [200, 200]
     assert api.get("/v1/listCollections").status == api.get("/.well-known/holds.json").status == 200
 
 
