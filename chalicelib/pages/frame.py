@@ -77,7 +77,10 @@ class Site:
 
 def response(site: Site, page: Page) -> Response:
     """The page as it is sent."""
-    return Response(_document(site, page), headers(), page.status)
+    sent = headers()
+    if page.status >= 500:
+        sent["Cache-Control"] = "no-store"
+    return Response(_document(site, page), sent, page.status)
 
 
 def headers() -> dict[str, str | list[str]]:

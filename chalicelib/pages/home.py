@@ -20,9 +20,9 @@ MAX_NAME = 60
 
 _HOLDS = (
     "ATCR keeps the layers of images in holds: storage services of many owners, each with a repo of its own on the "
-    "AT Protocol. Here is which there are, as their own signatures say, with all other repos that have records of ATCR."
+    "AT Protocol. These are the holds that there are now, as read from their own signed repos."
 )
-_REPOS = "Which repos on the AT Protocol have records of a collection, as their own signatures say."
+_REPOS = "Which repos on the AT Protocol have records of a collection, as read from these signed repos."
 
 
 def home(request: Request, site: Site) -> Page:

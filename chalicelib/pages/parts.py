@@ -21,6 +21,7 @@ INSECURE: Final = "http://"
 _UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _MOODS: Final = {
     **dict.fromkeys(("active", "connected", "public", "synced"), "good"),
+    "private": "quiet",
     **dict.fromkeys(("offline", "desynchronized", "idle", "new"), "fair"),
     **dict.fromkeys(("banned", "refused", "takendown", "suspended", "deactivated", "deleted"), "poor"),
 }

@@ -213,3 +213,4 @@ def test_tables_that_cannot_be_read_are_a_page_too(web: Web) -> None:
         answer = web.get("/hosts")
     assert answer.status == 503
     assert "Try again later" in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
