@@ -532,10 +532,11 @@ class World:
             return False
         open_ = {wire.host for wire in self.wires}
         followed = [row["origin"] for row in hosts if "owner" in row]
-        if any(host not in open_ for host in self.net.hosts if any(host.hostname in origin for origin in followed)):
+        servers = (*self.net.hosts, *self.net.relays)
+        if any(server not in open_ for server in servers if f"http://{server.hostname}" in followed):
             return False
         stored = {row["origin"]: row.get("cursor") for row in hosts}
-        return all(stored.get(f"http://{host.hostname}") in (None, host.stream.seq) for host in self.net.hosts)
+        return all(stored.get(f"http://{server.hostname}") in (None, server.stream.seq) for server in servers)
 
     def check(self) -> None:
         """What must be so at any moment."""
