@@ -1,7 +1,7 @@
 """The operator's commands: ``python -m chalicelib.cli --help``. They work on the tables and queues of the settings.
 
 With the settings of a stage, and AWS credentials that may use its tables and queues, they work on that stage; with ``--url``
-on the service that is there. Every change is in the audit log, with who gave it and why.
+on the service that is there. Every order is in the audit log, with who gave it and why.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from chalicelib.crawl.orders import Busy, Refused
 from chalicelib.index.hosts import STATUSES
 from chalicelib.index.reader import Reader
 from chalicelib.remote import Remote
+from chalicelib.transfer import commands as transfer
 
 
 def main(arguments: list[str] | None = None, context: Context | None = None) -> int:
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("audit", help="what was ordered, by whom and why, and what came of it; the newest first")
     holds = commands.add_parser("holds", help="the list of all holds, as at /.well-known/holds.json")
     holds.add_argument("--to", metavar="s3://BUCKET/KEY", help="put it there, to be served without the API")
+    transfer.add_to(commands)
     return parser
 
 
@@ -83,6 +85,8 @@ def _order(context: Context | None, given: argparse.Namespace) -> str:
 
 def _read(context: Context | None, given: argparse.Namespace) -> Iterable[Entry]:
     if given.url:
+        if given.command in transfer.COMMANDS:
+            raise Refused(f"{given.command} works on the tables, not through an API")
         named = {"status": getattr(given, "status", None), "hostname": getattr(given, "host", None)}
         parameters = named | {"did": getattr(given, "did", None)}
         return _remote(given).read(given.command, {name: value for name, value in parameters.items() if value})
@@ -100,6 +104,8 @@ def _read(context: Context | None, given: argparse.Namespace) -> Iterable[Entry]
             return [inspection.dead_letters(context)]
         case "holds":
             return [_holds(context, given.to)]
+        case command if command in transfer.COMMANDS:
+            return [transfer.run(context, given)]
         case _:
             return _all(partial(inspection.audit, context))
 
