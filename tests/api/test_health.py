@@ -21,7 +21,7 @@ NOW = 1_800_000_000_000
 @pytest.fixture(autouse=True)
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "now_ms", lambda: NOW)
-    monkeypatch.setattr("chalicelib.index.reader.now_ms", lambda: NOW)
+    monkeypatch.setattr("chalicelib.index.rows.now_ms", lambda: NOW)
 
 
 @pytest.fixture
