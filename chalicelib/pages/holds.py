@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from chalicelib.api.holds import CAPTAIN, RKEY
 from chalicelib.index.reader import Entry, Reader
 from chalicelib.index.rows import Row
 
-CAPTAIN: Final = "io.atcr.hold.captain"
-PATH: Final = f"{CAPTAIN}/self"
+PATH: Final = f"{CAPTAIN}/{RKEY}"
 MAX_RECORD: Final = 20_000
 """Characters of a captain record that are looked at; a real one has 300."""
 

@@ -6,10 +6,10 @@ from chalice.app import Request
 
 from chalicelib import process, settings
 from chalicelib.api.collections import statistics
+from chalicelib.api.holds import CAPTAIN
 from chalicelib.index.reader import Reader
 from chalicelib.pages import hosts, repos
 from chalicelib.pages.frame import Page, Site
-from chalicelib.pages.holds import CAPTAIN
 from chalicelib.pages.markup import Html, element, joined, theirs
 from chalicelib.pages.parts import alive, code, command, moment, nothing_yet, onward, paragraph, section, table
 

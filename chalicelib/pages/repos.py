@@ -12,12 +12,13 @@ from chalice.app import Request
 from chalicelib import process, settings
 from chalicelib.api import listing, xrpc
 from chalicelib.api import repos as known
+from chalicelib.api.holds import CAPTAIN
 from chalicelib.api.xrpc import Parameters, XrpcFailure
 from chalicelib.atproto.errors import InvalidSyntax
 from chalicelib.atproto.syntax import canonical_did, parse_did, parse_nsid
 from chalicelib.index.reader import Entry, Reader
 from chalicelib.pages.frame import Page, Site
-from chalicelib.pages.holds import CAPTAIN, PATH, Captain, holds
+from chalicelib.pages.holds import PATH, Captain, holds
 from chalicelib.pages.markup import Content, Html, element, joined, theirs
 from chalicelib.pages.parts import (
     alive,
