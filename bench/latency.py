@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import Bench, Contender, Run, Target, sized
+from bench.stand import HIGH
 from infra.local import engines
 from simulator.atcr import CAPTAIN, SAILOR_STAR
 from simulator.clock import Clock
@@ -72,6 +73,7 @@ def _start(plc_url: str) -> str:
     folder = _KEPT.enter_context(tempfile.TemporaryDirectory())
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DISCOVERY_", "AWS_"))}
     environment |= {"PORT": str(port), "DISCOVERY_LOCAL_DIR": folder, "DISCOVERY_PLC_URL": plc_url}
+    environment |= {f"DISCOVERY_{name}": value for name, value in HIGH.items()}
     command = [sys.executable, "-m", "infra.local", "--engine", "dynamodb-local"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr, stdin=subprocess.DEVNULL)
 

@@ -150,6 +150,10 @@ def of_work(thread: str) -> bool:
     return not of_leases(thread)
 
 
+HIGH = dict.fromkeys(("MAX_ADDRESS_REQUESTS", "MAX_DOMAIN_HOSTS", "MAX_NEW_HOSTS", "MAX_UNREACHED_HOSTS"), "1000000")
+"""Budgets that all hosts of a bench, which have one address and one domain, do not use up; what they cost is counted."""
+
+
 class Stand:
     """A context manager. ``settings`` are the service's, without their prefix."""
 
@@ -175,7 +179,7 @@ class Stand:
             for name in [name for name in os.environ if name.startswith(("DISCOVERY_", "AWS_"))]:
                 del os.environ[name]
             os.environ.update(engine.environment)
-            os.environ.update({f"DISCOVERY_{name}": value for name, value in (own | self._settings).items()})
+            os.environ.update({f"DISCOVERY_{name}": value for name, value in (own | HIGH | self._settings).items()})
             self._forget()
             parts.callback(self._forget)
             import app
