@@ -99,7 +99,9 @@ def _register(site: Site) -> Html:
 
 
 def _for_programs(site: Site, has_holds: bool) -> Html:
-    call = f'curl "{site.url}/xrpc/com.atproto.sync.listReposByCollection?collection={CAPTAIN}"'
+    call = (
+        f'curl "{site.url}/xrpc/com.atproto.sync.listReposByCollection?collection={CAPTAIN if has_holds else "NSID"}"'
+    )
     return section(
         "For programs",
         paragraph(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from threading import Thread
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import waitress
@@ -175,8 +174,3 @@ def settle(web: Web, places: Sequence[tuple[str, str | None, str | None, bool]] 
         did = f"did:plc:user{number:020d}".replace("0", "a").replace("1", "b").replace("9", "c")
         web.add_repo(did, "pds.example.com", user, position=(now - number * DAY) * 1000)
     web.add_subscriber(hosts=len(places) + 1, streams=len(places))
-
-
-def path_of(folder: str, name: str) -> str:
-    """The path of a page."""
-    return f"/{folder}/{quote(name, safe=':')}"
