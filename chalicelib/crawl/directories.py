@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from chalicelib.atproto.client import PdsClient
@@ -93,7 +93,10 @@ class Progress:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Progress:
-        return cls(**{**content, "walks": {name: Walk(**walk) for name, walk in content.get("walks", {}).items()}})
+        """As it stands in the row; what a later version has added is passed over."""
+        progress = cls(**_known(cls, content))
+        progress.walks = {name: Walk(**_known(Walk, walk)) for name, walk in content.get("walks", {}).items()}
+        return progress
 
 
 def send_due(context: Context) -> int:
@@ -228,6 +231,10 @@ class _Reading:
 
     def _save(self) -> None:
         self._context.state.write(DIRECTORY, str(self._origin), asdict(self._progress), number=self._context.clock())
+
+
+def _known(kind: type[Walk | Progress], content: dict[str, Any]) -> dict[str, Any]:
+    return {each.name: content[each.name] for each in fields(kind) if each.name in content}
 
 
 def _is_doubtful(row: RepoRow, collection: str) -> bool:
