@@ -262,7 +262,7 @@ def test_only_what_is_verified_is_listed(stack_env: Stack, tmp_path: Path, capsy
         context = Context(settings.read(given))
         hold = sim.call(sim.net.add_hold(method="plc"))
         file = collectiondir(tmp_path / "dir.csv", (hold.did, CAPTAIN, "0"), (DIDS[0], CAPTAIN, "0"))
-            assert cli.main(["seed", str(file), "--per-second", "1000"], context) == 0
+        assert cli.main(["seed", str(file), "--per-second", "1000"], context) == 0
         shown = capsys.readouterr()
         assert json.loads(shown.out)["repos"] == 2
         assert "read as column 1: did, column 2: collection" in shown.err
