@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import absent
 from tests.pages import browser
 from tests.pages.browser import Tab
 from tests.pages.conftest import CAPTAIN, Web, settle
@@ -46,10 +45,9 @@ LEAST_CONTRAST = """(() => {
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     program = browser.installed()
     if program is None:
-        absent("no Chromium: apt-get install chromium")
-    else:
-        with browser.running(program, tmp_path_factory.mktemp("browser") / "profile") as tab:
-            yield tab
+        pytest.skip("no Chromium: apt-get install chromium")
+    with browser.running(program, tmp_path_factory.mktemp("browser") / "profile") as tab:
+        yield tab
 
 
 def test_in_a_browser_no_script_runs_and_everything_can_be_read(web: Web, tab: Tab) -> None:
