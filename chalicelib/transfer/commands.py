@@ -53,7 +53,7 @@ def run(context: Context, given: argparse.Namespace) -> dict[str, Any]:
     try:
         match given.command:
             case "export":
-                return dict(export(context.tables, given.file, clock=context.clock, say=_say))
+                return dict(export(context.tables, given.file, say=_say))
             case "import":
                 file = importing.check(given.file)
                 if not given.merge:

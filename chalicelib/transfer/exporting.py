@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from chalicelib.index.clock import Clock, now_ms
 from chalicelib.index.state import feed_of
 from chalicelib.index.tables import RepoRow, Tables
 from chalicelib.transfer.lines import FIRST, FORMAT, LAST, STATES, ForeignLine, line_of, parse, read, to_line
@@ -44,9 +43,7 @@ class _Begun:
         self.size, self.counts = size, Counter(counts)
 
 
-def export(
-    tables: Tables, path: Path, *, clock: Clock = now_ms, say: Callable[[str], None] = lambda text: None
-) -> Counter[str]:
+def export(tables: Tables, path: Path, *, say: Callable[[str], None] = lambda text: None) -> Counter[str]:
     """Write all rows to ``path``, or the rest of them where an earlier run was cut off. Returns how many lines of each kind the
     file has. Raises ``CannotExport``."""
     with path.open("r+b" if path.exists() else "x+b") as file:
@@ -55,7 +52,7 @@ def export(
         file.truncate()
         writing = _Writing(tables, file, begun.counts, say)
         if not begun.size:
-            writing.put(FIRST, to_line(FIRST, {"format": FORMAT, "at": clock()}))
+            writing.put(FIRST, to_line(FIRST, {"format": FORMAT}))
         writing.run(begun)
         file.write(to_line(LAST, {"lines": sum(writing.counts.values())}))
         file.flush()

@@ -1,6 +1,6 @@
 """The lines of an export: a JSON object each, with one member, whose name is the line's kind.
 
-    {"export":{"format":1,"at":1800000000000}}                         first
+    {"export":{"format":1}}                                            first
     {"host":{"origin":"hold01.atcr.io","status":"active",...}}         all hosts
     {"repo":{"did":"did:web:hold01.atcr.io","rev":"3l...",...}}        each repo, and after it
     {"record":{"did":...,"path":"io.atcr.hold.captain/self","cid":...,"rev":...,"value":{...}}}

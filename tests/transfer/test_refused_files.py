@@ -11,7 +11,7 @@ import pytest
 from chalicelib.transfer.importing import BadFile, check
 from chalicelib.transfer.lines import MAX_LINE
 
-FIRST = {"export": {"format": 1, "at": 0}}
+FIRST = {"export": {"format": 1}}
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 HOST = {"host": {"origin": "hold01.example.com", "status": "active", "first_seen_at": 1}}
 REPO = {"repo": {"did": DID, "sync": "new"}}
@@ -85,7 +85,7 @@ def test_a_record_of_another_repo_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        ({"export": {"format": 2, "at": 0}}, "line 1: the format is 2, this version reads 1: take a later one"),
+        ({"export": {"format": 2}}, "line 1: the format is 2, this version reads 1: take a later one"),
         ({"export": {"format": "1"}}, "line 1: the format is '1', this version reads 1"),
         (HOST, "line 1: an export begins with one line that says its format"),
         ("did,collection", "line 1: no JSON"),

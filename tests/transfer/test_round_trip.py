@@ -41,7 +41,7 @@ def clock() -> int:
 
 def exported(tables: Tables, path: Path) -> bytes:
     path.unlink(missing_ok=True)
-    export(tables, path, clock=clock)
+    export(tables, path)
     return path.read_bytes()
 
 
@@ -213,10 +213,10 @@ def test_an_export_that_was_cut_off_is_gone_on_with(stack_env: Stack, world: Wor
     ends = list(itertools.accumulate(map(len, whole.splitlines(keepends=True))))
     for cut in [0, *ends[:6], *(end + 9 for end in ends[:-1:7]), *(end - 1 for end in ends[-5:])]:
         file.write_bytes(whole[:cut])
-        export(world.tables, file, clock=clock)
+        export(world.tables, file)
         assert file.read_bytes() == whole, cut
     with pytest.raises(CannotExport, match="whole export already"):
-        export(world.tables, file, clock=clock)
+        export(world.tables, file)
     assert file.read_bytes() == whole
 
 
@@ -287,7 +287,7 @@ def test_an_import_that_was_cut_off_is_gone_on_with(
     with pytest.raises(CutOff):
         bring_in(tables, Client(cut_off), check(file), clock=clock)
     other = tmp_path / "other.jsonl"
-    other.write_bytes(b'{"export":{"format":1,"at":0}}\n{"end":{"lines":1}}\n')
+    other.write_bytes(b'{"export":{"format":1}}\n{"end":{"lines":1}}\n')
     with pytest.raises(CannotImport, match="another file"):
         bring_in(tables, client, check(other), clock=clock)
     bring_in(tables, client, check(file), clock=clock)
