@@ -388,7 +388,7 @@ class _HostCrawl:
                 return public  # whatever another host said of it
             unbroken = row.probed_epoch == self._crawl.row.epoch > 0
             return public != repo_state.is_public(row) or (public and not unbroken and row.rev != repo.rev)
-        if public != repo_state.is_public(row):
+        if public != repo_state.is_public(row) or not (public or repo.status in (None, row.status)):
             return True
         if row.sync != "synced":
             return True

@@ -128,6 +128,7 @@ def walked(context: Context, host: Host) -> int:
 
 def synced(context: Context, host: Host) -> None:
     admitted(context, host.hostname)
+    admitted(context, host.hostname)
     for did in host.accounts:
         context.writer.ask(Did(did))
         assert sync_repo(context, Did(did), deadline=Deadline(60)) is Outcome.LANDED
