@@ -314,7 +314,7 @@ def test_a_host_that_speaks_for_other_peoples_dids_is_not_heard(service: Service
     sim.call(liar.subscribed())
     sim.call(lambda: liar.set_status(hold.did, "takendown"))
     sim.call(lambda: setattr(hold.accounts[hold.did], "status", None))
-    eventually(lambda: service.outcomes()["asked"] >= 1)
+    eventually(lambda: service.outcomes()["no-authority"] >= 1)
     eventually(lambda: service.row(hold.did).asked == service.row(hold.did).answered)
     assert service.listing(HOLDS) == [hold.did]
     assert service.row(hold.did).host == f"http://{hold.hostname}"
