@@ -297,6 +297,7 @@ def test_pages_without_end_are_left(play: Play, lie: Callable[[str, Played], byt
         (http(404, b"\xff\x00"), "404"),
         (b"nonsense\r\n\r\n", "cannot be reached"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "reply",
 )
 def test_nonsense_is_refused_and_named(play: Play, reply: bytes, why: str) -> None:
     liar = play()
