@@ -129,7 +129,11 @@ class Service:
             "stageVariables": None,
             "isBase64Encoded": False,
             "body": None if body is None else json.dumps(body),
-            "requestContext": {"httpMethod": method, "resourcePath": "/xrpc/{nsid}", "identity": {"sourceIp": "127.0.0.1"}},
+            "requestContext": {
+                "httpMethod": method,
+                "resourcePath": "/xrpc/{nsid}",
+                "identity": {"sourceIp": "127.0.0.1"},
+            },
         }
         answer = self._app.app(event, None)
         text = answer["body"]
