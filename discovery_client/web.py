@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import re
 import ssl
@@ -161,7 +160,9 @@ class Web:
         **what: Any,
     ) -> Answer:
         """Any answer, after as many attempts as are allowed and ``worth`` it. Raises Unreachable, BadAnswer."""
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 answer = await self._once(method, url, **what)
             except Unreachable:
@@ -173,7 +174,6 @@ class Web:
                 if delay is None:
                     return answer
             await self.wait(delay)
-        raise NotImplementedError  # the count has no end
 
     async def _once(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, most: int | None = None, **what: Any
