@@ -135,6 +135,8 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self._simulated = clock
+        # A timer is due from its own microsecond on; by itself the loop would wait for a moment that floats do not have.
+        self._clock_resolution = 1e-6
         self.set_exception_handler(lambda loop, context: None)
 
     def time(self) -> float:
