@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.fuzz import __main__ as fuzz
 from tests.fuzz import attack as attacking
 from tests.fuzz.attack import Failure, attack, send
@@ -67,10 +70,28 @@ def _endless(data: bytes) -> str:
     return ACCEPTED
 
 
-def _deadly(data: bytes) -> str:
-    if data[:1] != b"{":
-        os._exit(3)
-    return ACCEPTED
+# Each run forks, which only a process without threads may do.
+DEADLY = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.conftest import ROOT
+from tests.fuzz import __main__ as fuzz
+from tests.fuzz.targets import all_targets
+
+def deadly(data):
+    return "accepted" if data[:1] == b"{" else os._exit(3)
+
+(message,) = (each for each in all_targets(Path(sys.argv[1])) if each.name == "message")
+sys.exit(fuzz.run([replace(message, read=deadly)], 1_000, 1, Path(sys.argv[2])))
+"""
+
+
+def in_a_process_of_its_own(fixtures: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ATPROTO_FIXTURES": str(fixtures)}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_what_breaks_a_reader_is_kept_and_can_be_sent_again(
@@ -94,17 +115,15 @@ def test_what_holds_a_reader_for_long_is_named(targets: dict[str, Target], monke
     assert failure.data == targets["message"].input(1, 7)
 
 
-def test_what_kills_the_process_is_named_too(
-    targets: dict[str, Target], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert fuzz.run([replace(targets["message"], read=_deadly)], 1_000, 1, tmp_path) == 1
-    assert "the process ended with 3 at input " in capfd.readouterr().out
+def test_what_kills_the_process_is_named_too(fixtures_dir: Path, tmp_path: Path) -> None:
+    ran = in_a_process_of_its_own(fixtures_dir, "-c", DEADLY, str(fixtures_dir), str(tmp_path))
+    assert ran.returncode == 1, ran.stderr
+    assert "the process ended with 3 at input " in ran.stdout
     assert all(file.read_bytes()[:1] != b"{" for file in tmp_path.iterdir())
 
 
-def test_a_run_without_a_failure_ends_well(
-    targets: dict[str, Target], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert fuzz.run([targets["message"], targets["header"]], 200, 1, tmp_path) == 0
-    assert re.search(r"message +100 .*\nheader +100 .*\nseed 1\n", capfd.readouterr().out)
-    assert not list(tmp_path.iterdir())
+def test_a_run_without_a_failure_ends_well(fixtures_dir: Path) -> None:
+    asked = ("--only", "message", "--only", "header", "--inputs", "200", "--seed", "1")
+    ran = in_a_process_of_its_own(fixtures_dir, "-m", "tests.fuzz", *asked)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"header +\d+ .*\nmessage +\d+ .*\nseed 1\n", ran.stdout)
