@@ -1,4 +1,4 @@
-"""Blocks that nobody has asked for yet, while a CAR is read: those that may still be asked for, and traces of the others."""
+"""Blocks that nobody has asked for yet, while a CAR is read: those that may still be asked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from chalicelib.atproto.car import Batch
-from chalicelib.atproto.cid import CID_LENGTH
-from chalicelib.atproto.spool import FingerprintIndex, Spool
+from chalicelib.atproto.spool import Spool
 
 _MAP_OF_TWO: Final = 0xA2  # as every node is, and few records are
 
@@ -21,7 +20,6 @@ class Aside:
     """
 
     def __init__(self, spool: Spool, capacity: int) -> None:
-        self._passed_index: FingerprintIndex | None = None
         self._spool = spool
         self._capacity = capacity
         self._young: dict[bytes, bytes] = {}
@@ -50,15 +48,6 @@ class Aside:
         self._turn()
         self._turn()
 
-    def was_passed(self, cid: bytes) -> bool:
-        """Whether a block of this CID was in the file. Call it when all blocks have come."""
-        if self._passed_index is None:
-            self._passed_index = FingerprintIndex()
-            for cids in self._spool.passed():
-                for at in range(4, len(cids), CID_LENGTH):
-                    self._passed_index.add(cids[at : at + 10], 0)
-        return self._passed_index.find(cid[4:14]) is not None
-
     def _turn(self) -> None:
         if self._old:
             self._spool.add(b"".join(self._old.values()))
@@ -71,18 +60,22 @@ class Sieve:
     def __init__(self, needles: Sequence[bytes]) -> None:
         self._needles = needles
 
-    def __call__(self, batch: Batch) -> set[int]:
-        """The numbers of the sections in a batch. Nodes are known by their first byte; only what lies between is searched."""
+    def __call__(self, batch: Batch) -> Sequence[int]:
+        """The numbers of the sections in a batch, in order. Nodes are known by their first byte; where there are many names all
+        are taken, for that is quicker than to look where each of them is."""
         buffer, bounds, blocks = batch
-        found = {number for number, block in enumerate(blocks) if buffer[block] == _MAP_OF_TWO}
+        names = sum(map(buffer.count, self._needles))
+        if names > len(blocks) // 2:
+            return range(len(blocks))
+        nodes = [number for number, block in enumerate(blocks) if buffer[block] == _MAP_OF_TWO]
+        return sorted(self._named(buffer, bounds).union(nodes)) if names else nodes
+
+    def _named(self, buffer: bytes, bounds: list[int]) -> set[int]:
+        found = set()
         for needle in self._needles:
-            number = 0
-            while True:
-                while number in found:
-                    number += 1
-                at = buffer.find(needle, bounds[number], bounds[-1])
-                if at < 0:
-                    break
+            at = buffer.find(needle, 0, bounds[-1])
+            while at >= 0:
                 number = bisect_right(bounds, at) - 1
                 found.add(number)
+                at = buffer.find(needle, bounds[number + 1], bounds[-1])
         return found

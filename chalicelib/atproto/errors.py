@@ -33,6 +33,10 @@ class EmptyCar(MalformedCar):
     """Zero bytes where a CAR was expected: some servers answer so when nothing has changed."""
 
 
+class PassedOver(AtprotoError):
+    """A record's block is not in the file, or was passed over before anybody asked for it: a reading that keeps all can tell."""
+
+
 class MalformedFrame(MalformedData):
     """Not an event-stream frame."""
 

@@ -26,7 +26,7 @@ from chalicelib.atproto.aside import Aside, Sieve
 from chalicelib.atproto.car import CarLimits, CarReader
 from chalicelib.atproto.cid import CID_LENGTH, cid_of
 from chalicelib.atproto.commit import Commit, parse_commit
-from chalicelib.atproto.errors import BudgetExceeded, InvalidSyntax, VerificationFailed
+from chalicelib.atproto.errors import BudgetExceeded, InvalidSyntax, PassedOver, VerificationFailed
 from chalicelib.atproto.mst import RangeWalk
 from chalicelib.atproto.node import ROOT_GAP, Gap, NodeLimits
 from chalicelib.atproto.record import Record, is_record_cid, read_record
@@ -35,7 +35,6 @@ from chalicelib.atproto.spool import Spool, StoredRecord
 from chalicelib.atproto.syntax import Did, canonical_did, parse_nsid, parse_record_key
 
 _LONG_KEYS: Final = 2_000  # of the two keys around a node: twice the longest valid path is less
-_UNTYPED: Final = "its block names no wanted collection, so its $type is missing or another"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class SnapshotLimits(CarLimits):
     """Blocks on disk: the records that were found, and what was laid aside."""
     max_node_entries: int = 1_000
     max_layer: int = 20
-    lookahead: int = 65_536
+    lookahead: int = 262_144
     """Blocks laid aside in memory, before they go to disk."""
     pending: int = 50_000
     """CIDs asked for in memory, before they go to disk."""
@@ -93,18 +92,28 @@ class Snapshot:
 
 
 def read_snapshot(
-    chunks: Iterable[bytes], *, did: Did, scope: Scope, limits: SnapshotLimits | None = None, now: float | None = None
+    chunks: Iterable[bytes],
+    *,
+    did: Did,
+    scope: Scope,
+    limits: SnapshotLimits | None = None,
+    now: float | None = None,
+    keep_all: bool = False,
 ) -> Snapshot:
     """Read the records of ``scope`` from a repo's CAR, as far as needed. ``now`` is seconds since 1970.
 
-    Raises EmptyCar for zero bytes, MalformedCar, BudgetExceeded; VerificationFailed with the reason ``missing-block``,
-    ``wrong-hash``, ``bad-commit``, ``wrong-did``, ``future-rev`` or ``bad-node``; and what ``chunks`` raises.
+    Of a file that is not small, blocks that name no wanted collection are passed over. Where a wanted record was in none of the
+    others, this raises PassedOver, and a second reading, with ``keep_all``, tells a record without a proper ``$type`` from one
+    that is missing.
+
+    Raises EmptyCar for zero bytes, MalformedCar, BudgetExceeded, PassedOver; VerificationFailed with the reason
+    ``missing-block``, ``wrong-hash``, ``bad-commit``, ``wrong-did``, ``future-rev`` or ``bad-node``; and what ``chunks`` raises.
     """
     limits = limits or SnapshotLimits()
     reader = CarReader(chunks, limits)
     spool = Spool(reader.root, limits.max_spool)
     try:
-        return _Reading(reader, spool, scope, limits).run(did, now)
+        return _Reading(reader, spool, scope, limits, keep_all).run(did, now)
     except BaseException:
         spool.close()
         raise
@@ -113,15 +122,18 @@ def read_snapshot(
 class _Reading:
     """One pass over a CAR: what is asked for, and what is laid aside until somebody asks."""
 
-    def __init__(self, reader: CarReader, spool: Spool, scope: Scope, limits: SnapshotLimits) -> None:
+    def __init__(self, reader: CarReader, spool: Spool, scope: Scope, limits: SnapshotLimits, keep_all: bool) -> None:
         self._reader = reader
         self._answers: Generator[tuple[bytes, bytes]] = self._asked_for()
         self._spool = spool
         self._scope = scope
         self._limits = limits
         self._aside = Aside(spool, limits.lookahead)
+        self._keep_all = keep_all
+        self._passed_over = False  # whether any block was
         # What a record of the scope has in it, in its $type: a collection's needle without the slash of its keys.
-        self._sieve = Sieve([needle.removesuffix(b"/") for needle in scope.needles])
+        self._needles = [needle.removesuffix(b"/") for needle in scope.needles]
+        self._sieve = Sieve([*self._needles, reader.root])
         self._nodes: dict[bytes, Gap] = {reader.root: ROOT_GAP}  # asked for: the commit, and then what the walk wants
         self._records: dict[bytes, list[str]] = {}  # asked for: the paths of each
         self._stored: dict[bytes, tuple[int, int]] = {}  # found: where each is, in case it is under other keys as well
@@ -160,6 +172,7 @@ class _Reading:
             block = _block(section, cid)
             if cid_of(block) != root:
                 raise VerificationFailed("wrong-hash", "the commit's bytes are not those of its CID")
+            self._sieve = Sieve(self._needles)
             return parse_commit(block)
         raise VerificationFailed("missing-block", "the commit is not in the file")
 
@@ -177,23 +190,26 @@ class _Reading:
     def _asked_for(self) -> Generator[tuple[bytes, bytes]]:
         """``(CID, section)`` of what is asked for by then, as it comes. What may be asked for later on is laid aside.
 
-        This sees every block of a file, so it is written for speed: many blocks are looked at, and laid aside, with a few
-        calls, and only where one of them is asked for is each looked at by itself.
+        This sees every block of a file, so it is written for speed: what can be neither a node nor a record with a proper
+        ``$type`` is passed over with a few calls for many blocks, unless the file is small.
         """
-        aside, nodes, records = self._aside, self._nodes, self._records
+        aside, records = self._aside, self._records
         for batch in self._reader.batches():
             buffer, bounds, blocks = batch
-            cids = [buffer[block - CID_LENGTH : block] for block in blocks]
-            if nodes or self._deferred:
-                self._spool.pass_by(cids)
-                numbers = sorted(self._sieve(batch), reverse=True)  # the first of several with one CID comes last
-                aside.put({cids[number]: buffer[bounds[number] : bounds[number + 1]] for number in numbers})
-            if nodes.keys().isdisjoint(cids) and records.keys().isdisjoint(cids):
+            keep_all = self._keep_all or self._reader.bytes_read <= self._limits.lookahead
+            numbers = range(len(blocks)) if keep_all else self._sieve(batch)
+            self._passed_over |= len(numbers) < len(blocks)
+            sections = {
+                buffer[blocks[number] - CID_LENGTH : blocks[number]]: buffer[bounds[number] : bounds[number + 1]]
+                for number in reversed(numbers)  # of several with one CID the first counts
+            }
+            if self._nodes or self._deferred:
+                aside.put(sections)
+            if self._nodes.keys().isdisjoint(sections) and records.keys().isdisjoint(sections):
                 continue
-            for number, cid in enumerate(cids):
-                if cid in nodes or cid in records:
-                    yield cid, aside.take(cid) or buffer[bounds[number] : bounds[number + 1]]
-                    nodes = self._nodes
+            for cid in reversed(sections):
+                if cid in self._nodes or cid in records:
+                    yield cid, aside.take(cid) or sections[cid]
 
     def _settle(self) -> None:
         """The file has ended: what is still asked for was laid aside and is on disk, or is not there."""
@@ -225,8 +241,8 @@ class _Reading:
             if cid_of(self._spool.read(*found)) != cid:
                 raise VerificationFailed("wrong-hash", f"the bytes of {path} are not those of its CID")
             self._add(StoredRecord(path, cid, *found))
-        elif self._aside.was_passed(cid):
-            self._add(StoredRecord(path, cid, 0, 0, _UNTYPED))
+        elif self._passed_over:
+            raise PassedOver(f"the record {path} was passed over, or is not in the file")
         else:
             raise VerificationFailed("missing-block", f"the record {path} is not in the file")
 

@@ -17,7 +17,6 @@ from tempfile import TemporaryFile
 from typing import Any, Final, NamedTuple
 
 from chalicelib.atproto.car import CarLimits, CarReader, car_header
-from chalicelib.atproto.cid import CID_LENGTH
 from chalicelib.atproto.errors import BudgetExceeded
 from chalicelib.atproto.node import Gap
 
@@ -25,7 +24,6 @@ _BYTES_IN_MEMORY: Final = 4_000_000
 _ROWS_IN_MEMORY: Final = 20_000
 _ROWS_IN_BATCH: Final = 200
 _CHUNK: Final = 65_536
-_CIDS_IN_CHUNK: Final = 2_000
 
 
 class StoredRecord(NamedTuple):
@@ -53,11 +51,10 @@ class Spool:
         self._needs: list[tuple[Any, ...]] = []
         self._deferred = _Batches(max_bytes)
         self._index: FingerprintIndex | None = None
-        self._passed = _Tape(max_bytes)
 
     def close(self) -> None:
         """Give back what is on disk."""
-        for tape in (self._blocks, self._runs.tape, self._deferred.tape, self._passed):
+        for tape in (self._blocks, self._runs.tape, self._deferred.tape):
             tape.close()
 
     def add(self, sections: bytes) -> int:
@@ -67,14 +64,6 @@ class Spool:
     def read(self, offset: int, size: int) -> bytes:
         """The block that lies at ``offset``."""
         return self._blocks.read(offset, size)
-
-    def pass_by(self, cids: Iterable[bytes]) -> None:
-        """Note that there were blocks of these CIDs."""
-        self._passed.append(b"".join(cids))
-
-    def passed(self) -> Iterator[bytes]:
-        """The CIDs that were noted, many in a row."""
-        return self._passed.chunks(_CIDS_IN_CHUNK * CID_LENGTH)
 
     def add_record(self, record: StoredRecord) -> None:
         """Keep a row. No two have the same path."""

@@ -24,6 +24,7 @@ from chalicelib.atproto.errors import (
     AtprotoError,
     BadResponse,
     BudgetExceeded,
+    PassedOver,
     RemoteError,
     Unreachable,
     XrpcError,
@@ -446,6 +447,8 @@ class _HostCrawl:
                 raise
             self._ask(repo.did)
             return
+        except PassedOver:  # there is a record of ours: what it looks like is for its job
+            wanted, rev = True, repo.rev
         except AtprotoError as error:
             with suppress(JobLost):
                 job = writer.claim(repo.did, ask=True)

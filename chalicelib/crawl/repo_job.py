@@ -16,6 +16,7 @@ from chalicelib.atproto.errors import (
     BudgetExceeded,
     DidNotFound,
     DidTombstoned,
+    PassedOver,
     RemoteError,
     VerificationFailed,
     XrpcError,
@@ -260,15 +261,10 @@ class _RepoJob:
     def _crawl(self, client: PdsClient, identity: Identity, host_row: HostRow | None) -> Outcome:
         context, job = self._context, self._job
         began = time.monotonic()
-        timeouts = self._turn.watching(Timeouts(total=max(1.0, self._deadline.left)))
-        with client.repo_car(job.did, timeouts=timeouts) as chunks:
-            snapshot = read_snapshot(
-                self._alive(chunks),
-                did=job.did,
-                scope=context.settings.collections,
-                limits=context.snapshot_limits,
-                now=context.clock() / 1000,
-            )
+        try:
+            snapshot = self._fetch(client)
+        except PassedOver:
+            snapshot = self._fetch(client, keep_all=True)
         with snapshot:
             self._check(snapshot, identity)
             if host_row is None and snapshot.record_count and self._row.claimed_by and identity.pds is not None:
@@ -295,6 +291,18 @@ class _RepoJob:
             metrics.observe("BackfillDuration", (time.monotonic() - began) * 1000, "Milliseconds")
             metrics.observe("BackfillBytes", snapshot.bytes_read, "Bytes")
         return Outcome.LANDED
+
+    def _fetch(self, client: PdsClient, *, keep_all: bool = False) -> Snapshot:
+        timeouts = self._turn.watching(Timeouts(total=max(1.0, self._deadline.left)))
+        with client.repo_car(self._job.did, timeouts=timeouts) as chunks:
+            return read_snapshot(
+                self._alive(chunks),
+                did=self._job.did,
+                scope=self._context.settings.collections,
+                limits=self._context.snapshot_limits,
+                now=self._context.clock() / 1000,
+                keep_all=keep_all,
+            )
 
     def _check(self, snapshot: Snapshot, identity: Identity) -> None:
         assert identity.key is not None  # noqa: S101 - checked by the caller

@@ -20,6 +20,7 @@ from chalicelib.atproto.errors import (
     BudgetExceeded,
     EmptyCar,
     MalformedCar,
+    PassedOver,
     Unreachable,
     VerificationFailed,
 )
@@ -53,11 +54,25 @@ NOW = tid_to_microseconds(REV) / 1e6
 EVERYTHING = Scope.parse("io.atcr.*,app.bsky.*,sh.tangled.*")
 
 
-def read(
-    data: bytes | Iterable[bytes], scope: Scope = SCOPE, did: Did = DID, now: float | None = None, **limits: int
+def read_once(
+    data: bytes | Iterable[bytes],
+    scope: Scope = SCOPE,
+    did: Did = DID,
+    now: float | None = None,
+    *,
+    keep_all: bool = False,
+    **limits: int,
 ) -> Snapshot:
     chunks = in_chunks(data) if isinstance(data, bytes) else data
-    return read_snapshot(chunks, did=did, scope=scope, limits=SnapshotLimits(**limits), now=now)
+    return read_snapshot(chunks, did=did, scope=scope, limits=SnapshotLimits(**limits), now=now, keep_all=keep_all)
+
+
+def read(data: bytes | Iterable[bytes], *arguments: Any, **more: Any) -> Snapshot:
+    """As a crawl does: where something was passed over that is needed, a second time."""
+    try:
+        return read_once(data, *arguments, **more)
+    except PassedOver:
+        return read_once(data, *arguments, **more, keep_all=True)
 
 
 def records(data: bytes | Iterable[bytes], scope: Scope = SCOPE, **limits: int) -> list[Record]:
@@ -733,6 +748,23 @@ def test_class_c_a_bad_record_keeps_its_key_and_cid_and_no_more(
     assert [good, last] == [each for each in truth(made) if each.path != "io.atcr.hold.crew/b"]
     assert (bad.path, bad.cid, bad.value) == ("io.atcr.hold.crew/b", cid_of(block), None)
     assert bad.problem
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_a_second_reading_tells_a_record_without_a_type_from_a_missing_one(order: export.Order) -> None:
+    bad = encode({"text": "x"})
+    others = {f"app.bsky.feed.like/{number:02}": {"$type": "app.bsky.feed.like"} for number in range(30)}
+    made = repo("io.atcr.hold.crew/a", **others, **{"io.atcr.hold.crew/b": bad})
+    there = export.car(made, order).encode()
+    gone = there.replace(section(cid_of(bad), bad), b"")
+    assert len(gone) < len(there)
+    for data in (there, gone):
+        with pytest.raises(PassedOver):
+            read_once([data], lookahead=0)
+    with read_once([there], lookahead=0, keep_all=True) as snapshot:
+        assert [each.problem for each in snapshot.records()] == [None, "its $type is missing"]
+    with pytest.raises(VerificationFailed):
+        read_once([gone], lookahead=0, keep_all=True)
 
 
 def test_a_record_of_a_million_bytes_has_its_value() -> None:

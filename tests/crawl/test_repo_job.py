@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -133,3 +134,22 @@ def test_a_did_that_the_directory_does_not_know_any_more_is_deleted_after_a_whil
         context.writer.ask(did, refresh=True)
         assert sync(context, did) is outcome
     assert context.writer.load(did).status == "deleted"
+
+
+def test_a_record_without_a_type_among_many_of_others_costs_a_second_reading(
+    sim: SimulatorThread, make_context: MakeContext, hold: Host
+) -> None:
+    def others(first: int) -> list[tuple[str, Any]]:
+        return [(f"app.bsky.feed.like/{n:04}", {"$type": "app.bsky.feed.like", "a": "x" * 100, "b": n})
+                for n in range(first, first + 900)]  # fmt: skip
+
+    sim.call(hold.add, hold.did, others(0))
+    sim.call(hold.put, hold.did, "io.atcr.hold.crew/bad", {"text": "x"})
+    sim.call(hold.add, hold.did, others(1_000))  # so that it is not among the first that come
+    context = make_context()
+    context.writer.ask(Did(hold.did))
+    assert sync(context, hold.did) is Outcome.LANDED
+    assert hold.requests["com.atproto.sync.getRepo"] == 2
+    row = context.tables.records.get(hold.did, "io.atcr.hold.crew/bad")
+    assert row.value is None
+    assert row.problem == "its $type is missing"
