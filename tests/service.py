@@ -22,7 +22,7 @@ from chalicelib.crawl.queue import HostJob
 from subscriber.supervisor import Supervisor
 
 HOLDS = "io.atcr.hold.captain"
-PATIENCE = float(os.environ.get("PATIENCE", "30"))
+PATIENCE = float(os.environ.get("PATIENCE", "120"))
 """Seconds after which what should have happened will not."""
 
 

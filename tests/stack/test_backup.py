@@ -45,11 +45,13 @@ def done(ran: subprocess.CompletedProcess[str]) -> str:
 
 @contextmanager
 def changing(sim: SimulatorThread, hold: Any) -> Iterator[None]:
-    """The hold gets layer after layer."""
+    """The hold gets layer after layer, though not more than can be caught up with soon."""
     stopping = threading.Event()
 
     def write() -> None:
-        while not stopping.wait(0.005):
+        for _ in range(300):
+            if stopping.wait(0.005):
+                break
             sim.call(hold.put, hold.did, *hold.author(hold.did).layer())
 
     writer = threading.Thread(target=write)
