@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import hypothesis
 import pytest
 from botocore.config import Config
@@ -22,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("project")
 sys.path.insert(0, str(ROOT))
+# Each session would read the descriptions of the services anew, and there is one for each test.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 from infra import provision  # noqa: E402
 from infra.local import engines  # noqa: E402

@@ -7,7 +7,7 @@ wants in seconds. An absent attribute means that the thing is not so: an index t
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pynamodb.attributes import (
     BooleanAttribute,
@@ -16,7 +16,7 @@ from pynamodb.attributes import (
     UnicodeAttribute,
     VersionAttribute,
 )
-from pynamodb.connection import Connection
+from pynamodb.connection import Connection, TableConnection
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 from pynamodb.models import Model
 
@@ -281,8 +281,15 @@ class Tables:
         }
 
         def bind(model: type[_M], name: str) -> type[_M]:
+            def connect(cls: type[_M]) -> TableConnection:
+                # By itself each model makes a client of its own, for a tenth of a second and some megabytes.
+                found = model._get_connection.__func__(cls)  # type: ignore[attr-defined]
+                found.connection._client = self.connection.client
+                return cast(TableConnection, found)
+
             meta = type("Meta", (), {"table_name": f"{prefix}-{name}", **options})
-            return type(model.__name__, (model,), {"Meta": meta, "__module__": model.__module__})
+            own = {"Meta": meta, "__module__": model.__module__, "_get_connection": classmethod(connect)}
+            return type(model.__name__, (model,), own)
 
         self.hosts = bind(HostRow, "hosts")
         self.repos = bind(RepoRow, "repos")

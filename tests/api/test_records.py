@@ -147,21 +147,21 @@ def test_one_request_has_everyones_records_with_their_values(api: Api, worlds: C
     assert "since" not in ask(api, ALL, collection=TAG).json, "its changes are not kept"
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 9, 100])
-def test_pages_of_any_size_show_each_record_once_in_order(api: Api, worlds: Callable[[str], World], limit: int) -> None:
+def test_pages_of_any_size_show_each_record_once_in_order(api: Api, worlds: Callable[[str], World]) -> None:
     expected = []
     for letter, count in zip("abcdefghi", (1, 3, 0, 7, 1, 1, 2, 1, 1), strict=True):
         world = crawled(worlds(letter), *(f"{TAG}/{number}" for number in range(count)))
         expected += [f"at://{world.did}/{TAG}/{number}" for number in range(count)]
-    found, more = list[str](), dict[str, Any]()
-    while True:
-        page = ask(api, ALL, collection=TAG, limit=limit, **more).json
-        assert len(page["records"]) <= limit
-        found += [record["uri"] for record in page["records"]]
-        if "cursor" not in page:
-            break
-        more = {"cursor": page["cursor"]}
-    assert found == expected
+    for limit in (1, 2, 3, 7, 8, 9, 100):
+        found, more = list[str](), dict[str, Any]()
+        while True:
+            page = ask(api, ALL, collection=TAG, limit=limit, **more).json
+            assert len(page["records"]) <= limit
+            found += [record["uri"] for record in page["records"]]
+            if "cursor" not in page:
+                break
+            more = {"cursor": page["cursor"]}
+        assert found == expected, f"pages of {limit}"
 
 
 def test_a_page_ends_where_its_records_are_large(api: Api, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

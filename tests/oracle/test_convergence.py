@@ -12,7 +12,7 @@ import os
 from tests.oracle.histories import met, steps, struck, tell
 from tests.oracle.places import places
 
-HISTORIES = int(os.environ.get("ORACLE_HISTORIES") or 500)
+HISTORIES = int(os.environ.get("ORACLE_HISTORIES") or 240)
 STEPS = int(os.environ.get("ORACLE_STEPS") or 25)
 ENOUGH = 5_000
 """Histories of a class after which every place must have been met, and disturbed. In every run the stories see to that
