@@ -50,7 +50,7 @@ class SnapshotLimits(CarLimits):
     max_node_entries: int = 1_000
     max_layer: int = 20
     lookahead: int = 262_144
-    """Blocks laid aside in memory, before they go to disk."""
+    """Blocks laid aside in memory, before they go to disk. Of a file that is not larger all are."""
     pending: int = 50_000
     """CIDs asked for in memory, before they go to disk."""
 
