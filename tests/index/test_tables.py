@@ -51,3 +51,11 @@ def test_a_model_has_the_keys_and_indexes_of_its_table(table: dict[str, Any]) ->
 
 def test_there_is_a_model_for_each_table() -> None:
     assert len(TEMPLATE) == 5
+
+
+def test_the_tables_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DEFAULT_REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "any")
+    tables = Tables("any")
+    for model in (tables.hosts, tables.repos, tables.records, tables.listings, tables.state):
+        assert model._get_connection().connection.client is tables.connection.client
