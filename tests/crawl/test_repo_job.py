@@ -140,12 +140,12 @@ def test_a_record_without_a_type_among_many_of_others_costs_a_second_reading(
     sim: SimulatorThread, make_context: MakeContext, hold: Host
 ) -> None:
     def others(first: int) -> list[tuple[str, Any]]:
-        return [(f"app.bsky.feed.like/{n:04}", {"$type": "app.bsky.feed.like", "a": "x" * 100, "b": n})
-                for n in range(first, first + 900)]  # fmt: skip
+        return [(f"app.bsky.feed.like/{n:04}", {"$type": "app.bsky.feed.like", "a": "x" * 500, "b": n})
+                for n in range(first, first + 1_000)]  # fmt: skip
 
-    sim.call(hold.add, hold.did, others(0))
     sim.call(hold.put, hold.did, "io.atcr.hold.crew/bad", {"text": "x"})
-    sim.call(hold.add, hold.did, others(1_000))  # so that it is not among the first that come
+    for first in (0, 1_000):  # a megabyte, which comes before it
+        sim.call(hold.add, hold.did, others(first))
     context = make_context()
     context.writer.ask(Did(hold.did))
     assert sync(context, hold.did) is Outcome.LANDED
