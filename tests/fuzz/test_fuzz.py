@@ -75,7 +75,6 @@ DEADLY = """
 import os, sys
 from dataclasses import replace
 from pathlib import Path
-from tests.conftest import ROOT
 from tests.fuzz import __main__ as fuzz
 from tests.fuzz.targets import all_targets
 
