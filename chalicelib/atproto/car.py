@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple
 
 from chalicelib.atproto import drisl
@@ -80,10 +81,7 @@ class CarReader:
 
         The buffer ends at offset ``bytes_read`` of the file.
         """
-        # Nearly all lengths have two bytes. By the second of them: how far it is to the next section, less the first.
-        steps = [0] * 256
-        for high in range(1, min(128, (self._limits.max_block + CID_LENGTH) >> 7)):
-            steps[high] = (high << 7) - 126
+        steps = _steps(self._limits.max_block)
         after_two = 2 + CID_LENGTH
         blocks_left = self._limits.max_blocks
         buffer = self._buffer
@@ -188,6 +186,15 @@ def _first_root(header: bytes) -> bytes:
     if not isinstance(roots, list) or not roots or not isinstance(roots[0], drisl.Link):
         raise MalformedCar("the header has no root")
     return roots[0].cid
+
+
+@cache
+def _steps(max_block: int) -> list[int]:
+    """Nearly all lengths have two bytes. By the second of them: how far it is to the next section, less the first; or 0."""
+    steps = [0] * 256
+    for high in range(1, min(128, (max_block + CID_LENGTH) >> 7)):
+        steps[high] = (high << 7) - 126
+    return steps
 
 
 def _varint(buffer: bytes, offset: int) -> tuple[int, int]:

@@ -68,9 +68,10 @@ _ENTRY: Final = re.compile(
     % (_CHILD_PATTERN, plain.LINK_TO_NODE),
     re.DOTALL,
 )
-_PLAIN_NODE: Final = re.compile(
-    rb"\xa2ae[\x80-\x97](?:%b)*al%b" % (plain.uncaptured(_ENTRY.pattern), _CHILD_PATTERN), re.DOTALL
-)
+_LINK_LENGTH: Final = plain.LINK_LENGTH
+_ENTRY_LENGTH: Final = len(b"\xa4ak" b"ap" b"at\xf6" b"av") + _LINK_LENGTH
+"""Of an entry without a child, but for its key."""
+_COUNTS: Final = [bytes((0x80 + count,)) for count in range(plain.MAX_SHORT + 1)]
 _SUFFIX_HEADS: Final = [bytes((0x40 + length,) if length < 24 else (0x58, length)) for length in range(256)]
 
 
@@ -100,9 +101,8 @@ def parse_node(block: bytes, limits: NodeLimits = NODE_LIMITS) -> Node:
 
     Its shape is fixed and a value has one encoding only, so its bytes are compared with what they have to be.
     """
-    plain = _PLAIN_NODE.fullmatch(block)
     try:
-        node = _read_plain(block, plain) if plain else _read_any(block, limits)
+        node = _read_plain(block) or _read_any(block, limits)
     except IndexError:
         raise _bad("it is cut off") from None
     if len(node.keys) > limits.max_entries:
@@ -146,9 +146,10 @@ def _check_place(node: Node, gap: Gap, limits: NodeLimits) -> int:
         raise _bad(f"its layer is {layer}, at most {limits.max_layer} is allowed")
     # The hashes of the layer's keys are those from 4 ** -(layer + 1) up to 4 ** -layer of the highest.
     lowest, highest = _HASHES_FROM[layer + 1], _HASHES_FROM[layer]
-    for key in keys:
-        if not lowest <= sha256(key).digest() < highest:
-            raise _bad(f"a key of layer {layer_of(key)} is in a node of layer {layer}")
+    hashes = [sha256(key).digest() for key in keys]
+    if hashes and not lowest <= min(hashes) <= max(hashes) < highest:
+        other = next(filter(layer.__ne__, map(layer_of, keys)))
+        raise _bad(f"a key of layer {other} is in a node of layer {layer}")
     if layer == 0 and any(children):
         raise _bad("it is of layer 0 and has a child")
     if keys and (keys[0] <= low or (high is not None and keys[-1] >= high)):
@@ -156,23 +157,36 @@ def _check_place(node: Node, gap: Gap, limits: NodeLimits) -> int:
     return layer
 
 
-def _read_plain(block: bytes, plain: re.Match[bytes]) -> Node:
-    node = Node([], [], [plain[1]])
+def _read_plain(block: bytes) -> Node | None:
+    """The node, if it is plain: its entries fill the bytes between head and tail. Of another, the slower reading tells what is
+    wrong with it, if anything."""
+    last: bytes | None
+    if block[-_FIELD_LENGTH:-32] == b"al" + _LINK:
+        end, last = len(block) - _FIELD_LENGTH, block[-CID_LENGTH:]
+    else:
+        end, last = len(block) - len(b"al\xf6"), None
+        if block[end:] != b"al\xf6":
+            return None
+    entries = _ENTRY.findall(block, 4, end)
+    count = len(entries)
+    if count > plain.MAX_SHORT or block[:4] != b"\xa2ae" + _COUNTS[count]:
+        return None
+    node = Node([], [], [last])
     keys, values, children = node
     key = b""
-    for head, suffix, shared, child, value in _ENTRY.findall(block, 4):
-        if head != _SUFFIX_HEADS[len(suffix)]:
-            raise _bad("a key has another length than it says")
+    size = 4 + count * _ENTRY_LENGTH
+    for head, suffix, shared, child, value in entries:
         previous, length = key, shared[-1]
         key = previous[:length] + suffix
-        if key <= previous or length > len(previous):
-            raise _wrong_key(previous, length)
+        if key <= previous or length > len(previous) or head != _SUFFIX_HEADS[len(suffix)]:
+            return None
+        size += len(head) + len(suffix) + len(shared)
+        if child:
+            size += _LINK_LENGTH - 1
         keys.append(key)
         values.append(value)
         children.append(child or None)
-    if len(keys) != block[3] - 0x80:
-        raise _bad("it has another number of entries than it says")
-    return node
+    return node if size == end else None
 
 
 def _read_any(block: bytes, limits: NodeLimits) -> Node:
