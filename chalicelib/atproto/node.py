@@ -69,7 +69,7 @@ _ENTRY: Final = re.compile(
     re.DOTALL,
 )
 _LINK_LENGTH: Final = plain.LINK_LENGTH
-_ENTRY_LENGTH: Final = len(b"\xa4ak" b"ap" b"at\xf6" b"av") + _LINK_LENGTH
+_ENTRY_LENGTH: Final = len(b"\xa4akapat\xf6av") + _LINK_LENGTH
 """Of an entry without a child, but for its key."""
 _COUNTS: Final = [bytes((0x80 + count,)) for count in range(plain.MAX_SHORT + 1)]
 _SUFFIX_HEADS: Final = [bytes((0x40 + length,) if length < 24 else (0x58, length)) for length in range(256)]

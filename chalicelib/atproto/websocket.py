@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
+from weakref import WeakKeyDictionary
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
@@ -34,6 +36,9 @@ GATHER_SECONDS: Final = 0.02
 """How long what comes singly is gathered. To be woken for a frame costs ten times as much as to skip it."""
 MAX_SMALL: Final = 1_000
 """Pings, pongs and fragments in what is read at once: the library is slow with them. Nobody needs so many."""
+
+ENDINGS_AT_ONCE: Final = 20
+"""Connections whose end is dealt with before the event loop does other work: some 50 us each."""
 
 Pace = Callable[[int, int], float]
 """Told that so many frames and bytes were read, says for how many seconds nothing more is to be read."""
@@ -253,13 +258,43 @@ class Frames(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         connection = self._connection
         del self._connection  # uvloop's TLS keeps our methods, and the connection its transport: a cycle
-        connection.connection_lost(exc)
+        _Endings.of(connection.loop).add(partial(connection.connection_lost, exc))
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
         self._connection.resume_writing()
+
+
+class _Endings:
+    """The ends of connections, dealt with some at a time: when thousands break at once, the event loop looks after the
+    others in between."""
+
+    _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Endings]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _Endings:
+        """Those of an event loop."""
+        return cls._all.setdefault(loop, cls())
+
+    def add(self, ending: Callable[[], None]) -> None:
+        self._waiting.append(ending)
+        if len(self._waiting) == 1:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        for _ in range(min(ENDINGS_AT_ONCE, len(self._waiting))):
+            ending = self._waiting[0]
+            try:
+                ending()
+            finally:
+                self._waiting.popleft()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._go_on)
 
 
 class _Shared(threading.local):
