@@ -284,17 +284,17 @@ class _Endings:
     def add(self, ending: Callable[[], None]) -> None:
         self._waiting.append(ending)
         if len(self._waiting) == 1:
-            self._go_on()
+            self._go_on_soon()
 
     def _go_on(self) -> None:
-        for _ in range(min(ENDINGS_AT_ONCE, len(self._waiting))):
-            ending = self._waiting[0]
-            try:
-                ending()
-            finally:
-                self._waiting.popleft()
+        endings = [self._waiting.popleft() for _ in range(min(ENDINGS_AT_ONCE, len(self._waiting)))]
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._go_on_soon()
+        for ending in endings:
+            ending()
+
+    def _go_on_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._go_on)
 
 
 class _Shared(threading.local):
