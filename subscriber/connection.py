@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame
@@ -98,8 +97,10 @@ class Connection:
         self._tracker = CursorTracker(_whole(row.cursor))
         self._last_seq: int | None = None
         self._open_bytes = 0
-        self._room = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._room: asyncio.Future[None] | None = None
+        """What waits until fewer events are open."""
+        self._wake: asyncio.Future[None] | None = None
+        """What waits until it is time to connect."""
         self._saved = _whole(row.cursor)
         self._saving = asyncio.Lock()
         self._ran_backwards = -BACKWARDS_SECONDS
@@ -111,16 +112,16 @@ class Connection:
 
     async def attend(self) -> None:
         """The host announced itself, or repos of it came into scope: connect now, and know those repos."""
-        self._wake.set()
+        _wake(self._wake)
         await self._pipeline.follow(self.origin)
 
     async def run(self) -> None:
         """Keep the stream open. Raises ``LeaseLost``."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._save_regularly())
-            both.create_task(self._reconnect_forever())
+        async with asyncio.TaskGroup() as beside:
+            beside.create_task(self._save_regularly())
             if self._is_relay:
-                both.create_task(self._follow_regularly())
+                beside.create_task(self._follow_regularly())
+            await self._reconnect_forever()
 
     async def _reconnect_forever(self) -> None:
         failures = 0
@@ -143,9 +144,9 @@ class Connection:
             log("stream-closed", host=str(self.origin), error=error, failures=failures)
             ceiling = min(self._context.settings.reconnect_cap_seconds, BACKOFF_SECONDS * 2 ** min(failures, 20))
             failures += 1
-            self._wake.clear()
+            self._wake = asyncio.get_running_loop().create_future()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._jitter.uniform(0, ceiling))
+                await asyncio.wait_for(self._wake, self._jitter.uniform(0, ceiling))
                 failures = 0
             except TimeoutError:
                 pass
@@ -155,17 +156,15 @@ class Connection:
         cursor = self._tracker.durable
         self._tracker = CursorTracker(cursor)  # what is still open comes again, and is done again
         url = f"{self.origin.websocket_url}/xrpc/com.atproto.sync.subscribeRepos"
-        async with AsyncExitStack() as closing:
-            async with self._opening:
-                opened = self._context.door.websocket(
-                    url if cursor is None else f"{url}?cursor={cursor}",
-                    max_message=settings.max_frame_bytes,
-                    open_timeout=settings.connect_seconds,
-                    ping_interval=settings.ping_seconds,
-                    ping_timeout=settings.ping_seconds,
-                    pace=self._pace,
-                )
-                socket = await closing.enter_async_context(opened)
+        async with self._context.door.websocket(
+            url if cursor is None else f"{url}?cursor={cursor}",
+            max_message=settings.max_frame_bytes,
+            open_timeout=settings.connect_seconds,
+            ping_interval=settings.ping_seconds,
+            ping_timeout=settings.ping_seconds,
+            pace=self._pace,
+            opening=self._opening,
+        ) as socket:
             await self._note(None)
             if cursor is None:
                 await self._new_epoch("no cursor")
@@ -232,8 +231,8 @@ class Connection:
         self._open_bytes += size
         self._pipeline.submit(self.origin, event, size, lambda: self._done(tracker, seq, size))
         while self._tracker.open > MAX_OPEN or self._open_bytes > MAX_OPEN_BYTES:
-            self._room.clear()
-            await self._room.wait()
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     async def _follows(self, seq: int) -> bool:
         """Whether the event is to be taken: not if it is the last one once more. A stream that runs backwards has begun anew."""
@@ -250,7 +249,7 @@ class Connection:
     def _done(self, tracker: CursorTracker, seq: int, size: int) -> None:
         tracker.done(seq)
         self._open_bytes -= size
-        self._room.set()
+        _wake(self._room)
 
     # -- the host's row
 
@@ -293,8 +292,8 @@ class Connection:
     async def settle(self) -> None:
         """Wait until every event that was read is durable. Only once nothing is read any more."""
         while self._tracker.open:
-            self._room.clear()
-            await self._room.wait()
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     async def save(self) -> None:
         """Save the chains and then the cursor, if it has moved. Raises ``LeaseLost``."""
@@ -309,6 +308,11 @@ class Connection:
 
     async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting and not waiting.done():
+        waiting.set_result(None)
 
 
 def _whole(number: float | None) -> int | None:

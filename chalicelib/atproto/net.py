@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -191,8 +191,10 @@ class Door:
         ping_interval: float = 30.0,
         ping_timeout: float = 30.0,
         pace: Callable[[int, int], float] = lambda frames, size: 0.0,
+        opening: AbstractAsyncContextManager[object] | None = None,
     ) -> AbstractAsyncContextManager[Websocket]:
-        """A websocket, without compression, closed at the end of the context. Redirects are refused.
+        """A websocket, without compression, closed at the end of the context. Redirects are refused. It is opened inside of
+        ``opening``, such as a semaphore.
 
         What waits in memory is what one read brought (``READ_BYTES``) and a message that is not yet whole (at most
         ``max_message`` bytes); then the sender has to wait. ``pace`` is told how many frames and bytes were read, and says
@@ -210,6 +212,7 @@ class Door:
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             pace=pace,
+            opening=opening or nullcontext(),
         )
 
     # What may be opened: for HTTP and websockets alike

@@ -15,7 +15,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
@@ -92,6 +92,9 @@ class Websocket:
 class Connection(ClientConnection):
     """The library's connection, except for messages: they come in lists, and while some wait nothing is read. Nor is while
     ``pace`` says so."""
+
+    # Beside the library's own attributes they would be too many for a dictionary that shares its keys.
+    __slots__ = ("_arrived", "_fragments", "_is_paused", "_on_time", "_pace", "waiting")
 
     def __init__(self, *arguments: Any, pace: Pace, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -284,17 +287,14 @@ class _Endings:
     def add(self, ending: Callable[[], None]) -> None:
         self._waiting.append(ending)
         if len(self._waiting) == 1:
-            self._go_on_soon()
+            asyncio.get_running_loop().call_soon(self._begin_some)
 
-    def _go_on(self) -> None:
-        endings = [self._waiting.popleft() for _ in range(min(ENDINGS_AT_ONCE, len(self._waiting)))]
+    def _begin_some(self) -> None:
+        begin = asyncio.get_running_loop().call_soon
+        for _ in range(min(ENDINGS_AT_ONCE, len(self._waiting))):
+            begin(self._waiting.popleft())
         if self._waiting:
-            self._go_on_soon()
-        for ending in endings:
-            ending()
-
-    def _go_on_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._go_on)
+            begin(self._begin_some)
 
 
 class _Shared(threading.local):
@@ -318,6 +318,7 @@ async def open_websocket(
     ping_interval: float,
     ping_timeout: float,
     pace: Pace,
+    opening: AbstractAsyncContextManager[object],
 ) -> AsyncIterator[Websocket]:
     """See Door.websocket."""
     target = door.vet(url, _SCHEMES)
@@ -333,7 +334,11 @@ async def open_websocket(
     }
     if target.origin.secure:
         options |= {"ssl": door.ssl_context, "server_hostname": target.origin.hostname}
-    connection = await _connect(door, target, open_timeout, options)
+    async with opening:
+        connection = await _connect(door, target, open_timeout, options)
+    for told in (connection.request, connection.response):
+        if told:
+            told.headers.clear()  # nobody asks for them any more, and they are large
     try:
         yield Websocket(connection, str(target.origin))
     finally:

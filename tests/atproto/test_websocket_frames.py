@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -18,6 +20,7 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
+from chalicelib.atproto import websocket
 from chalicelib.atproto.websocket import GATHER_SECONDS, MAX_SMALL, READ_BYTES, Connection, Pace
 
 LIMIT = 300
@@ -317,3 +320,29 @@ def test_a_connection_that_is_over_is_freed_at_once() -> None:
         assert gone[0]() is None
     finally:
         gc.enable()
+
+
+def test_the_ends_of_thousands_of_connections_leave_the_loop_to_others_in_between() -> None:
+    ended: list[int] = []
+
+    def end(number: int) -> None:
+        ended.append(number)
+        if number == 7:
+            raise ConnectionError("of one connection")
+
+    async def breaking() -> list[int]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        endings = websocket._Endings.of(loop)
+        assert endings is websocket._Endings.of(loop)
+        for number in range(5_000):
+            endings.add(partial(end, number))
+        seen = [0]
+        while len(ended) < 5_000:
+            await asyncio.sleep(0)
+            seen.append(len(ended))
+        return [after - before for before, after in itertools.pairwise(seen)]
+
+    steps = asyncio.run(asyncio.wait_for(breaking(), 60))
+    assert max(steps) <= websocket.ENDINGS_AT_ONCE
+    assert ended == list(range(5_000))
