@@ -339,8 +339,10 @@ async def open_websocket(
     for told in (connection.request, connection.response):
         if told:
             told.headers.clear()  # nobody asks for them any more, and they are large
+    socket = Websocket(connection, str(target.origin))
+    del target, options  # they would stay as long as the connection
     try:
-        yield Websocket(connection, str(target.origin))
+        yield socket
     finally:
         await connection.close()
 
