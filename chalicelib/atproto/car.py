@@ -99,7 +99,7 @@ class CarReader:
                 else:
                     try:
                         length, start = _varint(buffer, at)
-                        self._check_length(length)
+                        _check_length(length, self._limits)
                     except (MalformedCar, BudgetExceeded) as error:
                         fault = error
                         break
@@ -124,19 +124,8 @@ class CarReader:
                 return
             buffer = self._filled(buffer, at, need)
 
-    def _check_length(self, length: int) -> None:
-        if length <= CID_LENGTH:
-            raise MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
-        if length > self._limits.max_block + CID_LENGTH:
-            raise BudgetExceeded(
-                f"a block of {length - CID_LENGTH} bytes, at most {self._limits.max_block} are allowed"
-            )
-
     def _read_header(self) -> bytes:
-        length, start = _varint(self._buffer, 0)
-        if length > self._limits.max_header:
-            raise BudgetExceeded(f"a header of {length} bytes, at most {self._limits.max_header} are allowed")
-        stop = start + length
+        start, stop = _header_bounds(self._buffer, self._limits)
         buffer = self._filled(self._buffer, 0, stop) if stop > len(self._buffer) else self._buffer
         if stop > len(buffer):
             raise MalformedCar("the file is cut off inside its header")
@@ -160,9 +149,58 @@ class CarReader:
         return b"".join(parts)
 
 
+def read_car(car: bytes, limits: CarLimits) -> tuple[bytes, dict[bytes, bytes]]:
+    """The root and the blocks of a CAR that is all there, unverified. Of several blocks under one CID the first counts.
+
+    Raises EmptyCar, MalformedCar, BudgetExceeded.
+    """
+    size = len(car)
+    if not size:
+        raise EmptyCar("an empty file")
+    if size > limits.max_bytes:
+        raise BudgetExceeded(f"more than {limits.max_bytes} bytes")
+    begin, at = _header_bounds(car, limits)
+    if at > size:
+        raise MalformedCar("the file is cut off inside its header")
+    root = _root(car[begin:at])
+    steps = _steps(limits.max_block)
+    blocks: dict[bytes, bytes] = {}
+    for _ in range(limits.max_blocks):
+        if at + 1 < size and (step := steps[car[at + 1]]) and car[at] > 127:
+            begin, at = at + 2, at + car[at] + step
+        elif at < size:
+            length, begin = _varint(car, at)
+            _check_length(length, limits)
+            at = begin + length
+        else:
+            break
+        cid = car[begin : begin + CID_LENGTH]
+        if cid not in blocks:
+            blocks[cid] = car[begin + CID_LENGTH : at]
+    if at < size:
+        raise BudgetExceeded(f"more than {limits.max_blocks} blocks")
+    if at > size:
+        raise MalformedCar("the file is cut off inside a block")
+    return root, blocks
+
+
 def car_header(root: bytes) -> bytes:
     """The header of a CAR with one root, its length before it."""
     return bytes((_HEADER_LENGTH,)) + _HEADER_START + root + _HEADER_END
+
+
+def _header_bounds(buffer: bytes, limits: CarLimits) -> tuple[int, int]:
+    length, start = _varint(buffer, 0)
+    if length > limits.max_header:
+        raise BudgetExceeded(f"a header of {length} bytes, at most {limits.max_header} are allowed")
+    return start, start + length
+
+
+def _check_length(length: int, limits: CarLimits) -> None:
+    if length <= CID_LENGTH:
+        raise MalformedCar(f"a section of {length} bytes: too short for a CID and a block")
+    if length > limits.max_block + CID_LENGTH:
+        raise BudgetExceeded(f"a block of {length - CID_LENGTH} bytes, at most {limits.max_block} are allowed")
 
 
 def _root(header: bytes) -> bytes:

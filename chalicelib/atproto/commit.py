@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from chalicelib.atproto import drisl, plain
 from chalicelib.atproto.cid import DAG_CBOR, cid_of
@@ -26,8 +25,7 @@ _PLAIN: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A commit whose signature is still to be checked. ``data`` is the root of the tree, ``cid`` the commit's own CID."""
 
     did: Did

@@ -63,6 +63,8 @@ def encode(value: Value) -> bytes:
 
 def to_json(value: Value) -> Json:
     """The JSON form of the atproto data model: ``{"$link": text}``, ``{"$bytes": base64 without padding}``."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -167,15 +169,11 @@ def _dumps(value: Value, canonical: bool = False) -> bytes:
 
 
 def _check_keys(items: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
-    previous = (-1, b"")
-    for key in items:
-        if type(key) is not str:
-            raise MalformedCbor("a map key is not a string")
-        encoded = key.encode()
-        this = (len(encoded), encoded)
-        if this <= previous:
-            raise MalformedCbor("map keys are not in order")
-        previous = this
+    if not {*map(type, items)} <= {str}:
+        raise MalformedCbor("a map key is not a string")
+    keys = [key.encode() for key in items]
+    if keys != sorted(sorted(keys), key=len):
+        raise MalformedCbor("map keys are not in order")
     return items
 
 

@@ -64,8 +64,7 @@ class RepoOp(NamedTuple):
     prev: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class CommitEvent:
+class CommitEvent(NamedTuple):
     """``#commit``. ``too_big``: beyond a limit, or said to be; its blocks and ops are left out, for they are not whole."""
 
     seq: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from chalicelib.atproto.cid import cid_of
 from chalicelib.atproto.errors import VerificationFailed
@@ -43,22 +43,8 @@ def find(root: bytes, blocks: Mapping[bytes, bytes], paths: Iterable[str]) -> li
 
     Raises VerificationFailed: ``missing-block``, ``wrong-hash``, ``bad-node``.
     """
-    read: dict[bytes, tuple[Node, int]] = {}
-    return [_find(root, blocks, path.encode(), read) for path in paths]
-
-
-def _find(root: bytes, blocks: Mapping[bytes, bytes], key: bytes, read: dict[bytes, tuple[Node, int]]) -> bytes | None:
-    gap = ROOT_GAP
-    below: bytes | None = root
-    while below is not None:
-        if below not in read:
-            read[below] = _read(blocks, below, gap)
-        node, layer = read[below]
-        index = bisect_left(node.keys, key)
-        if index < len(node.keys) and node.keys[index] == key:
-            return node.values[index]
-        below, gap = node.children[index], gap_of_child(node.keys, index, gap, layer)
-    return None
+    tree = _Tree(root, blocks)
+    return [tree.find(path.encode()) for path in paths]
 
 
 def _undo_all(root: bytes, blocks: Mapping[bytes, bytes], ops: Iterable[RepoOp]) -> bytes:
@@ -83,31 +69,31 @@ def _given(prev: bytes | None) -> bytes:
 
 
 class _Branch:
-    """A node that may change, all its keys between ``low`` and ``high``. ``children`` are CIDs until somebody looks inside.
+    """A node that may change, in its gap. ``children`` are CIDs until somebody looks inside.
 
-    ``origin`` and ``block`` are the CID and the bytes that it was loaded from. ``cid`` is None from the first change on,
-    in it or below it; ``block`` is None once something in it but the links to its children has changed.
+    ``origin`` and ``block`` are the CID and the bytes that it was loaded from, ``opened`` the children that were loaded since.
+    ``cid`` is None from the first change on, in it or below it; ``block`` is None once something in it but the links to
+    opened children has changed.
     """
 
-    __slots__ = ("block", "children", "cid", "high", "keys", "layer", "low", "origin", "values")
+    __slots__ = ("block", "children", "cid", "gap", "keys", "layer", "opened", "origin", "values")
 
     def __init__(
         self,
         layer: int,
+        gap: Gap,
         keys: list[bytes],
         values: list[bytes],
         children: list[_Child],
-        low: bytes,
-        high: bytes | None,
         cid: bytes | None = None,
         block: bytes | None = None,
     ) -> None:
         self.layer = layer
+        self.gap = gap
         self.keys = keys
         self.values = values
         self.children = children
-        self.low = low
-        self.high = high
+        self.opened: list[_Branch] = []
         self.origin = self.cid = cid
         self.block = block
 
@@ -117,33 +103,26 @@ class _Branch:
     def finished(self) -> bytes:
         """The CID of the node as it is now."""
         if self.cid is None:
-            block = self.block
-            for child in self.children:
-                if type(child) is _Branch:
-                    link = child.finished()
-                    if block is not None and link != child.origin:
-                        block = _patched(block, child.origin, link)
-            self.cid = cid_of(block or self._encoded())
+            self.cid = cid_of(self._patched() or self._encoded())
         return self.cid
+
+    def _patched(self) -> bytes | None:
+        """Its bytes with other links in them, where the old ones are found for certain. Most nodes need no more."""
+        block = self.block
+        for child in self.opened:
+            if block is None:
+                break
+            old, new = cast(bytes, child.origin), child.finished()
+            if old != new:
+                block = block.replace(old, new) if block.count(old) == 1 else None
+        return block
 
     def _encoded(self) -> bytes:
         links = [child.finished() if isinstance(child, _Branch) else child for child in self.children]
         return encode_node(Node(self.keys, self.values, links))
 
 
-def _patched(block: bytes, old: bytes | None, new: bytes) -> bytes | None:
-    """The block with another link in it, if the old one is found for certain: most nodes on the way to a key need no more."""
-    return block.replace(old, new) if old and block.count(old) == 1 else None
-
-
 _Child: TypeAlias = "bytes | _Branch | None"
-
-
-def _read(blocks: Mapping[bytes, bytes], cid: bytes, gap: Gap) -> tuple[Node, int]:
-    block = blocks.get(cid)
-    if block is None:
-        raise VerificationFailed("missing-block", "a node of the tree is not among the blocks")
-    return read_node(cid, block, gap)
 
 
 class _Tree:
@@ -162,16 +141,27 @@ class _Tree:
             root = self._child(root, 0)
         return root.finished()
 
+    def find(self, key: bytes) -> bytes | None:
+        """The value under a key, None where there is none."""
+        branch = self._root
+        while True:
+            index = bisect_left(branch.keys, key)
+            if index < len(branch.keys) and branch.keys[index] == key:
+                return branch.values[index]
+            if branch.children[index] is None:
+                return None
+            branch = self._child(branch, index)
+
     def insert(self, key: bytes, value: bytes) -> None:
         layer = layer_of(key)
         if layer > NODE_LIMITS.max_layer:
             raise VerificationFailed("bad-node", f"a key of layer {layer}, at most {NODE_LIMITS.max_layer} is allowed")
         branch = self._root
         if branch.is_empty():
-            branch = self._root = _Branch(layer, [], [], [None], b"", None)
+            branch = self._root = _Branch(layer, ROOT_GAP, [], [], [None])
         elif layer > branch.layer:
             children: list[_Child] = [_raised(part, layer - 1) for part in self._split(branch, key)]
-            self._root = _Branch(layer, [key], [value], children, b"", None)
+            self._root = _Branch(layer, ROOT_GAP, [key], [value], children)
             return
         while True:
             branch.cid = None
@@ -181,8 +171,9 @@ class _Tree:
             if branch.layer == layer:
                 break
             if branch.children[index] is None:
-                low, high, _ = gap_of_child(branch.keys, index, Gap(branch.low, branch.high, None), branch.layer)
-                branch.children[index] = _Branch(branch.layer - 1, [], [], [None], low, high)
+                gap = gap_of_child(branch.keys, index, branch.gap, branch.layer)
+                branch.children[index] = _Branch(branch.layer - 1, gap, [], [], [None])
+                branch.block = None
             branch = self._child(branch, index)
         apart = (None, None) if branch.children[index] is None else self._split(self._child(branch, index), key)
         branch.block = None
@@ -199,7 +190,7 @@ class _Tree:
         del branch.keys[index], branch.values[index]
         while branch.is_empty():
             if not path:
-                self._root = _Branch(0, [], [], [None], b"", None)
+                self._root = _Branch(0, ROOT_GAP, [], [], [None])
                 return
             branch, index = path.pop()
             branch.block = None
@@ -228,28 +219,30 @@ class _Tree:
     def _child(self, branch: _Branch, index: int) -> _Branch:
         """A child to look inside."""
         child = branch.children[index]
-        if child is None:
-            raise VerificationFailed("inversion-mismatch", "an op names a key that the tree does not have")
-        if isinstance(child, _Branch):
+        if type(child) is bytes:
+            child = self._load(child, gap_of_child(branch.keys, index, branch.gap, branch.layer))
+            branch.children[index] = child
+            branch.opened.append(child)
+        if type(child) is _Branch:
             return child
-        gap = gap_of_child(branch.keys, index, Gap(branch.low, branch.high, None), branch.layer)
-        loaded = branch.children[index] = self._load(child, gap)
-        return loaded
+        raise VerificationFailed("inversion-mismatch", "an op names a key that the tree does not have")
 
     def _load(self, cid: bytes, gap: Gap) -> _Branch:
-        node, layer = _read(self._blocks, cid, gap)
-        children: list[_Child] = node.children  # type: ignore[assignment] # its own: no list of it is kept elsewhere
-        return _Branch(layer, node.keys, node.values, children, gap.low, gap.high, cid, self._blocks[cid])
+        block = self._blocks.get(cid)
+        if block is None:
+            raise VerificationFailed("missing-block", "a node of the tree is not among the blocks")
+        (keys, values, links), layer = read_node(cid, block, gap)
+        children: list[_Child] = links  # type: ignore[assignment] # its own: no list of it is kept elsewhere
+        return _Branch(layer, gap, keys, values, children, cid, block)
 
     def _split(self, branch: _Branch, key: bytes) -> tuple[_Branch | None, _Branch | None]:
         """The parts of a subtree below and above a key that is not in it."""
+        layer, (low, high, _) = branch.layer, branch.gap
         index = bisect_left(branch.keys, key)
         inner = (None, None) if branch.children[index] is None else self._split(self._child(branch, index), key)
         keys, values, children = branch.keys, branch.values, branch.children
-        below = _Branch(branch.layer, keys[:index], values[:index], [*children[:index], inner[0]], branch.low, key)
-        above = _Branch(
-            branch.layer, keys[index:], values[index:], [inner[1], *children[index + 1 :]], key, branch.high
-        )
+        below = _Branch(layer, Gap(low, key, layer), keys[:index], values[:index], [*children[:index], inner[0]])
+        above = _Branch(layer, Gap(key, high, layer), keys[index:], values[index:], [inner[1], *children[index + 1 :]])
         return None if below.is_empty() else below, None if above.is_empty() else above
 
     def _merged(self, left: _Branch, index: int, right: _Branch, next_index: int) -> _Child:
@@ -258,12 +251,12 @@ class _Tree:
             return left.children[index] or right.children[next_index]
         a, b = self._child(left, index), self._child(right, next_index)
         inner = self._merged(a, len(a.keys), b, 0)
-        children = [*a.children[:-1], inner, *b.children[1:]]
-        return _Branch(a.layer, a.keys + b.keys, a.values + b.values, children, a.low, b.high)
+        gap = Gap(a.gap.low, b.gap.high, a.layer)
+        return _Branch(a.layer, gap, a.keys + b.keys, a.values + b.values, [*a.children[:-1], inner, *b.children[1:]])
 
 
 def _raised(child: _Branch | None, layer: int) -> _Branch | None:
     """A subtree under as many empty nodes as it takes for it to stand at ``layer``."""
     while child and child.layer < layer:
-        child = _Branch(child.layer + 1, [], [], [child], child.low, child.high)
+        child = _Branch(child.layer + 1, child.gap, [], [], [child])
     return child

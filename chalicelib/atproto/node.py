@@ -16,6 +16,7 @@ Specification: https://atproto.com/specs/repository#mst-structure
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -68,10 +69,7 @@ _ENTRY: Final = re.compile(
     % (_CHILD_PATTERN, plain.LINK_TO_NODE),
     re.DOTALL,
 )
-_LINK_LENGTH: Final = plain.LINK_LENGTH
-_ENTRY_LENGTH: Final = len(b"\xa4akapat\xf6av") + _LINK_LENGTH
-"""Of an entry without a child, but for its key."""
-_COUNTS: Final = [bytes((0x80 + count,)) for count in range(plain.MAX_SHORT + 1)]
+_STARTS: Final = [bytes((0xA2, 0x61, 0x65, 0x80 + count)) for count in range(plain.MAX_SHORT + 1)]
 _SUFFIX_HEADS: Final = [bytes((0x40 + length,) if length < 24 else (0x58, length)) for length in range(256)]
 
 
@@ -117,8 +115,8 @@ def encode_node(node: Node) -> bytes:
     previous = b""
     for key, value, child in zip(keys, values, children[1:], strict=True):
         shared = shared_prefix(previous, key)
-        parts += (b"\xa4ak", _head(0x40, len(key) - shared), key[shared:], b"ap", _head(0, shared), b"at")
-        parts += (_encoded_link(child), b"av", _encoded_link(value))
+        parts += b"\xa4ak", _head(0x40, len(key) - shared), key[shared:], b"ap", _head(0, shared)
+        parts += b"at", _encoded_link(child), b"av", _encoded_link(value)
         previous = key
     parts += (b"al", _encoded_link(children[0]))
     return b"".join(parts)
@@ -158,35 +156,28 @@ def _check_place(node: Node, gap: Gap, limits: NodeLimits) -> int:
 
 
 def _read_plain(block: bytes) -> Node | None:
-    """The node, if it is plain: its entries fill the bytes between head and tail. Of another, the slower reading tells what is
+    """The node, if it is plain: nothing but entries between head and tail. Of another, the slower reading tells what is
     wrong with it, if anything."""
-    last: bytes | None
-    if block[-_FIELD_LENGTH:-32] == b"al" + _LINK:
-        end, last = len(block) - _FIELD_LENGTH, block[-CID_LENGTH:]
-    else:
-        end, last = len(block) - len(b"al\xf6"), None
-        if block[end:] != b"al\xf6":
-            return None
-    entries = _ENTRY.findall(block, 4, end)
-    count = len(entries)
-    if count > plain.MAX_SHORT or block[:4] != b"\xa2ae" + _COUNTS[count]:
+    # What comes before the first entry; then of each entry its five groups, and what follows it.
+    fields = [block[:4], block[4:]] if block[3] == 0x80 else _ENTRY.split(block)
+    values, end = fields[5::6], fields[-1]
+    if len(values) > plain.MAX_SHORT or fields[0] != _STARTS[len(values)] or any(fields[6:-1:6]):
         return None
-    node = Node([], [], [last])
-    keys, values, children = node
+    if end == b"al\xf6":
+        first = None
+    elif len(end) == _FIELD_LENGTH and end.startswith(b"al" + _LINK):
+        first = end[-CID_LENGTH:]
+    else:
+        return None
+    keys = []
     key = b""
-    size = 4 + count * _ENTRY_LENGTH
-    for head, suffix, shared, child, value in entries:
-        previous, length = key, shared[-1]
+    for head, suffix, number in zip(fields[1:-1:6], fields[2::6], fields[3::6], strict=True):
+        previous, length = key, number[-1]
         key = previous[:length] + suffix
         if key <= previous or length > len(previous) or head != _SUFFIX_HEADS[len(suffix)]:
             return None
-        size += len(head) + len(suffix) + len(shared)
-        if child:
-            size += _LINK_LENGTH - 1
         keys.append(key)
-        values.append(value)
-        children.append(child or None)
-    return node if size == end else None
+    return Node(keys, values, [first, *fields[4::6]])
 
 
 def _read_any(block: bytes, limits: NodeLimits) -> Node:
@@ -270,9 +261,12 @@ def _value(block: bytes, at: int) -> tuple[bytes, int]:
 def _encoded_link(cid: bytes | None) -> bytes:
     if cid is None:
         return b"\xf6"
+    if len(cid) == CID_LENGTH:
+        return b"\xd8*X%\0" + cid
     return b"\xd8*" + _head(0x40, len(cid) + 1) + b"\0" + cid
 
 
+@lru_cache(1_024)
 def _head(major: int, number: int) -> bytes:
     if number < 24:
         return bytes((major | number,))

@@ -9,11 +9,10 @@ Specification: https://atproto.com/specs/sync#message-validation-checklist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from chalicelib.atproto.car import CarLimits, CarReader
-from chalicelib.atproto.cid import CID_LENGTH, cid_of
+from chalicelib.atproto.car import CarLimits, read_car
+from chalicelib.atproto.cid import cid_of
 from chalicelib.atproto.commit import Commit, parse_commit
 from chalicelib.atproto.crypto import PublicKey
 from chalicelib.atproto.errors import BudgetExceeded, InvalidSyntax, MalformedCar, VerificationFailed
@@ -42,8 +41,7 @@ _LIMITS: Final = CarLimits(max_bytes=MAX_COMMIT_BLOCKS, max_block=MAX_COMMIT_BLO
 _SHAPES: Final = {"create": (True, False), "update": (True, True), "delete": (False, True)}
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What became of a wanted path: ``cid`` and ``record`` as they are now, both None where it was deleted."""
 
     path: str
@@ -51,8 +49,7 @@ class Change:
     record: Record | None
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedCommit:
+class VerifiedCommit(NamedTuple):
     """A commit whose signature and ops hold. ``changes`` has the wanted paths only.
 
     ``inverted``: the ops lead back to ``prev_data``, so nothing is left out. Without it, ``changes`` is true, but perhaps
@@ -109,18 +106,11 @@ def verify_sync(event: SyncEvent, key: PublicKey, *, now: float | None = None) -
 
 
 def _open(car: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """The root and the blocks, unverified. Of several blocks under one CID the first counts."""
-    blocks: dict[bytes, bytes] = {}
+    """The root and the blocks, unverified."""
     try:
-        reader = CarReader((car,), _LIMITS)
-        for buffer, bounds, begins in reader.batches():
-            sections = zip(
-                reversed(begins), reversed(bounds), strict=False
-            )  # from the last on: the first of them stays
-            blocks = {buffer[begin - CID_LENGTH : begin]: buffer[begin:end] for begin, end in sections} | blocks
+        return read_car(car, _LIMITS)
     except (MalformedCar, BudgetExceeded) as error:
         raise VerificationFailed("malformed-car", f"the blocks are not a CAR: {error}") from error
-    return reader.root, blocks
 
 
 def _signed_commit(cid: bytes, blocks: dict[bytes, bytes], event: CommitEvent | SyncEvent, key: PublicKey) -> Commit:

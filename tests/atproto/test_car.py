@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.atproto.car import CarLimits, CarReader, car_header
+from chalicelib.atproto.car import CarLimits, CarReader, car_header, read_car
 from chalicelib.atproto.cid import RAW
 from chalicelib.atproto.errors import BudgetExceeded, EmptyCar, MalformedCar
 from simulator.cbor import Link, cid_of, encode
@@ -187,3 +188,50 @@ def test_noise_is_never_more_than_malformed_or_too_large() -> None:
             data[rng.randrange(len(data))] = rng.randrange(256)
         with suppress(MalformedCar, BudgetExceeded):
             list(CarReader(in_chunks(bytes(data), rng.randrange(1, 300))))
+
+
+def as_a_stream(data: bytes, limits: CarLimits) -> tuple[bytes, dict[bytes, bytes]]:
+    reader = CarReader([data], limits)
+    blocks: dict[bytes, bytes] = {}
+    for buffer, bounds, begins in reader.batches():
+        for begin, stop in zip(begins, bounds[1:], strict=True):
+            blocks.setdefault(buffer[begin - 36 : begin], buffer[begin:stop])
+    return reader.root, blocks
+
+
+def what_is_read(read: Callable[[bytes, CarLimits], Any], data: bytes, limits: CarLimits) -> Any:
+    try:
+        return read(data, limits)
+    except (MalformedCar, BudgetExceeded) as error:
+        return type(error)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(FILE)), st.integers(0, 3), st.binary(max_size=3)), max_size=3),
+    st.sampled_from([CarLimits(), CarLimits(max_block=300), CarLimits(max_blocks=4), CarLimits(max_header=57)]),
+)
+def test_a_car_in_memory_is_read_as_the_same_one_in_a_stream_is(
+    damage: list[tuple[int, int, bytes]], limits: CarLimits
+) -> None:
+    data = car(ROOT, [*BLOCKS, *BLOCKS[:1]])
+    for at, gone, more in damage:
+        data = data[:at] + more + data[at + gone :]
+    assert what_is_read(read_car, data, limits) == what_is_read(as_a_stream, data, limits)
+
+
+def test_a_car_in_memory_is_bounded_in_bytes_blocks_header_and_block() -> None:
+    longest = max(len(block) for _, block in BLOCKS)
+    just = {
+        "max_bytes": len(FILE),
+        "max_blocks": len(BLOCKS),
+        "max_header": len(header(ROOT)) - 1,
+        "max_block": longest,
+    }
+    assert read_car(FILE, CarLimits(**just)) == (ROOT, dict(BLOCKS))
+    for name, bound in just.items():
+        with pytest.raises(BudgetExceeded):
+            read_car(FILE, CarLimits(**{name: bound - 1}))
+
+
+def test_of_several_blocks_under_one_cid_in_memory_the_first_counts() -> None:
+    assert read_car(car(ROOT, [*BLOCKS, (ROOT, b"other")]), CarLimits())[1] == dict(BLOCKS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ LIKE = "app.bsky.feed.like/a"
 def told(commit: Commit, telling: frames.Telling = frames.commit, **fields: Any) -> CommitEvent:
     event = decode_frame(telling(commit, 7, TIME))
     assert isinstance(event, CommitEvent)
-    return replace(event, **fields)
+    return event._replace(**fields)
 
 
 def verified(
@@ -184,7 +183,7 @@ LEGACY_LIES: dict[str, Callable[[RepoOp], RepoOp]] = {
 def test_without_prev_data_a_wanted_op_that_the_tree_contradicts_is_refused(lie: Callable[[RepoOp], RepoOp]) -> None:
     made = history()
     event = told(made.apply([write(made, "io.atcr.hold.crew/new")]), frames.legacy_commit)
-    refused("field-mismatch", replace(event, ops=tuple(map(lie, event.ops)), blocks=whole(made)))
+    refused("field-mismatch", event._replace(ops=tuple(map(lie, event.ops)), blocks=whole(made)))
 
 
 def whole(made: Repo) -> bytes:
@@ -213,14 +212,14 @@ def test_a_commit_beyond_the_limits_is_refused_as_too_big() -> None:
 def test_blocks_that_are_no_car_are_refused(change: Callable[[bytes], bytes]) -> None:
     made = history()
     event = told(made.apply([write(made, CREW, n=2)]))
-    refused("malformed-car", replace(event, blocks=change(event.blocks)))
+    refused("malformed-car", event._replace(blocks=change(event.blocks)))
 
 
 def test_blocks_of_another_root_are_refused() -> None:
     made = history()
     commit = made.apply([write(made, CREW, n=2)])
     refused("field-mismatch", told(commit, blocks=Car((commit.data,), commit.blocks).encode()))
-    refused("field-mismatch", replace(told(commit), commit=commit.data))
+    refused("field-mismatch", told(commit)._replace(commit=commit.data))
 
 
 def test_a_commit_that_is_not_among_the_blocks_is_refused() -> None:
@@ -291,12 +290,12 @@ def test_an_op_that_can_not_be_is_refused(ops: Sequence[RepoOp]) -> None:
 
 
 LIES: dict[str, Callable[[CommitEvent], CommitEvent]] = {
-    "an op left out": lambda event: replace(event, ops=event.ops[1:]),
-    "all ops left out": lambda event: replace(event, ops=()),
-    "an op made up": lambda event: replace(event, ops=(*event.ops, RepoOp("create", LIKE, CID, None))),
-    "another cid": lambda event: replace(event, ops=(event.ops[0]._replace(cid=CID), *event.ops[1:])),
-    "another prev": lambda event: replace(event, ops=(*event.ops[:-1], event.ops[-1]._replace(prev=CID))),
-    "another prev_data": lambda event: replace(event, prev_data=CID),
+    "an op left out": lambda event: event._replace(ops=event.ops[1:]),
+    "all ops left out": lambda event: event._replace(ops=()),
+    "an op made up": lambda event: event._replace(ops=(*event.ops, RepoOp("create", LIKE, CID, None))),
+    "another cid": lambda event: event._replace(ops=(event.ops[0]._replace(cid=CID), *event.ops[1:])),
+    "another prev": lambda event: event._replace(ops=(*event.ops[:-1], event.ops[-1]._replace(prev=CID))),
+    "another prev_data": lambda event: event._replace(prev_data=CID),
 }
 
 
@@ -304,7 +303,7 @@ LIES: dict[str, Callable[[CommitEvent], CommitEvent]] = {
 def test_ops_that_do_not_lead_back_to_prev_data_are_refused(lie: Callable[[CommitEvent], CommitEvent]) -> None:
     made = history()
     event = told(made.apply([write(made, "io.atcr.tag/x"), write(made, CREW, n=2)]))
-    refused("inversion-mismatch", replace(lie(event), blocks=whole(made)))
+    refused("inversion-mismatch", lie(event)._replace(blocks=whole(made)))
 
 
 def test_the_nodes_that_lead_back_are_needed() -> None:
@@ -346,7 +345,7 @@ def test_of_two_blocks_under_one_cid_the_first_counts() -> None:
 def sync(commit: Commit, **fields: Any) -> SyncEvent:
     event = decode_frame(frames.sync(commit, 7, TIME))
     assert isinstance(event, SyncEvent)
-    return replace(event, **fields)
+    return event._replace(**fields)
 
 
 def test_a_sync_tells_the_commit_that_the_repo_is_at() -> None:
