@@ -167,8 +167,8 @@ def decode_frame(frame: bytes) -> Event:
 
 
 _OP: Final = re.compile(
-    rb"([\xa3\xa4])ccid(?:\xf6|%b)dpath%b(dprev(?:\xf6|%b))?factionf(create|update|delete)"
-    % (plain.LINK, plain.TEXT, plain.LINK),
+    rb"([\xa3\xa4])ccid(?:\xf6|%b)dpath(?:%b(dprev)(?:\xf6|%b)faction|%bfaction)f(create|update|delete)"
+    % (plain.LINK, plain.TEXT, plain.LINK, plain.TEXT),
     re.DOTALL,
 )
 _BEFORE_BLOCKS: Final = re.compile(
@@ -205,9 +205,9 @@ def _plain_commit(frame: bytes) -> CommitEvent | None:
         return None
     commit, rebase, has_prev_data, prev_data = after.groups()
     told = [
-        RepoOp(action.decode(), path.decode(), cid or None, prev or None)
-        for head, cid, path_head, path, has_prev, prev, action in _OP.findall(ops)
-        if plain.is_length(path_head, len(path)) and (head == b"\xa4") == bool(has_prev)
+        RepoOp(action.decode(), (path or lone).decode(), cid or None, prev or None)
+        for head, cid, path_head, path, has_prev, prev, lone_head, lone, action in _OP.findall(ops)
+        if plain.is_length(path_head or lone_head, len(path or lone)) and (head == b"\xa4") == bool(has_prev)
     ]
     number = int.from_bytes(seq[1:] or seq, "big")
     if not (

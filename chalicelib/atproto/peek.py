@@ -25,10 +25,11 @@ HEADERS: Final[dict[Kind, bytes]] = {
 }
 """The header of each kind of frame, as the one encoding has it."""
 
-_OP: Final = rb"[\xa3\xa4]ccid(?:\xf6|%b)dpath%b(?:dprev%b)?factionf(?:create|update|delete)" % (
+_OP: Final = rb"[\xa3\xa4]ccid(?:\xf6|%b)dpath(?:%bdprev%bfaction|%bfaction)f(?:create|update|delete)" % (
     plain.LINK,
     plain.TEXT,
     plain.LINK,
+    plain.TEXT,
 )
 # A commit without ops may be one whose ops were left out as too big, which shows only further on. A text of plain
 # characters ends before the field that follows it, so an op that matches can match in no other way: it is possessive.

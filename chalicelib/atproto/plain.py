@@ -2,7 +2,8 @@
 
 Their fields stand in one order, and nearly all have the same types and short texts of printable ASCII. What matches is read
 at the speed of the regular expression engine; whatever differs, or has another length than it says, is for the decoder.
-A pattern has a group for each part of the value. A byte that ends a text is never one of printable ASCII.
+A pattern has a group for each part of the value. A text is followed by a literal, of which the engine finds the last one that
+fits in one step: the name of the next field is of printable ASCII as well, head included, and what follows it may be too.
 """
 
 from __future__ import annotations
