@@ -12,6 +12,7 @@ frame are cut out of what arrives before the library sees it; all other frames i
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -48,6 +49,9 @@ _SCHEMES: Final = ("wss", "ws")
 _MESSAGE: Final = 0x82
 _FRAMES: Final = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, _MESSAGE, 0x88, 0x89, 0x8A})
 _WIDE_SIZES: Final = {126: 2, 127: 8}
+_USUAL_START: Final = struct.Struct(">HH")
+_USUAL: Final = 0x827E
+"""The start of a message whose size has two bytes, and follows."""
 _MAX_HEAD: Final = 64 * 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -187,64 +191,113 @@ class Frames(asyncio.BufferedProtocol):
         self._connection = connection
         self._received = bytearray()
         """What does not make up a frame yet. The library always stands at the beginning of a frame."""
+        self._missing = 0
+        """Bytes without which it certainly does not."""
+        self._small = 0
+        """Pings, pongs and fragments in what was read last."""
         self._by_library = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        connection, received = self._connection, self._received
-        received += _shared.buffer[:nbytes]
-        protocol = connection.protocol
-        frames = 0
-        if protocol.state is CONNECTING and not self._by_library:
-            end = received.find(_END_OF_HEAD)
-            if end < 0 and len(received) < _MAX_HEAD:
+        came = _shared.buffer[:nbytes]
+        if self._connection.protocol.state is CONNECTING and not self._by_library:
+            rest = self._pass_on_head(came)
+            if rest is None:
                 return
-            self._by_library = end < 0
-            self._pass_on(end + len(_END_OF_HEAD))
-        if protocol.state is OPEN and not self._by_library:
-            frames = self._cut()
-        if protocol.state is not OPEN or self._by_library:
-            self._pass_on(len(received))
-        connection.hand_over(frames, nbytes)
+            came = rest
+        frames = self._take(came)
+        if not self._is_cutting:
+            self._pass_on(len(self._received))
+        self._connection.hand_over(frames, nbytes)
 
-    def _cut(self) -> int:
-        """Take the frames that are whole, up to one that the library has to refuse. Returns how many."""
-        connection, received = self._connection, self._received
+    @property
+    def _is_cutting(self) -> bool:
+        return self._connection.protocol.state is OPEN and not self._by_library
+
+    def _pass_on_head(self, came: memoryview) -> memoryview | None:
+        """Give the library the head of the answer, once it is there. Returns what follows it, and before that None."""
+        received = self._received
+        received += came
+        end = received.find(_END_OF_HEAD)
+        if end < 0 and len(received) < _MAX_HEAD:
+            return None
+        self._by_library = end < 0
+        self._pass_on(end + len(_END_OF_HEAD))
+        rest = memoryview(bytes(received))
+        received.clear()
+        return rest
+
+    def _take(self, came: memoryview) -> int:
+        """Cut up what came, behind what was there of a frame; what is left is ``_received``. Returns how many frames it was."""
+        received = self._received
+        self._small = frames = at = 0
+        while received and at < len(came) and self._is_cutting:
+            step = came[at : at + self._missing]
+            received += step
+            at += len(step)
+            self._missing -= len(step)
+            if not self._missing:
+                with memoryview(received) as view:
+                    end, found = self._cut(view)
+                del received[:end]
+                frames += found
+        if not received and self._is_cutting:
+            end, found = self._cut(came[at:])
+            at += end
+            frames += found
+        received += came[at:]
+        return frames
+
+    def _cut(self, view: memoryview) -> tuple[int, int]:
+        """Take the frames that are whole, up to one that the library has to refuse. Returns how many bytes and frames."""
+        connection = self._connection
         protocol, waiting = connection.protocol, connection.waiting
         limit = cast(int, protocol.max_message_size)
         is_fragmented = protocol.current_size is not None
-        at, end = 0, len(received)
+        at, end = 0, len(view)
         before, small = len(waiting), 0
-        with memoryview(received) as view:
-            while end - at >= 2:
-                first, second = received[at], received[at + 1]
-                wide = _WIDE_SIZES.get(second, 0)
-                begin = at + 2 + wide
-                if begin > end:
-                    break
-                size = int.from_bytes(view[at + 2 : begin], "big") if wide else second
-                if first not in _FRAMES or second > 127 or size > limit:
-                    self._by_library = True
-                    break
-                if begin + size > end:
-                    break
-                frame, at = at, begin + size
-                if first == _MESSAGE and not is_fragmented:
-                    waiting.append(bytes(view[begin:at]))
-                else:
-                    small += 1
-                    if small > MAX_SMALL:
-                        protocol.fail(CloseCode.POLICY_VIOLATION)
-                        connection.send_data()
-                        break
-                    connection.data_received(bytes(view[frame:at]))
-                    if protocol.state is not OPEN:
-                        break
-                    is_fragmented = protocol.current_size is not None
-        del received[:at]
-        return len(waiting) - before + small
+        while end - at >= 2:
+            if end - at >= 4:  # nearly all of them
+                start, size = _USUAL_START.unpack_from(view, at)
+                stop = at + 4 + size
+                if start == _USUAL and stop <= end and size <= limit and not is_fragmented:
+                    waiting.append(bytes(view[at + 4 : stop]))
+                    at = stop
+                    continue
+            first, second = view[at], view[at + 1]
+            wide = _WIDE_SIZES.get(second, 0)
+            begin = at + 2 + wide
+            if begin > end:
+                self._missing = begin - end
+                break
+            size = int.from_bytes(view[at + 2 : begin], "big") if wide else second
+            if first not in _FRAMES or second > 127 or size > limit:
+                self._by_library = True
+                break
+            stop = begin + size
+            if stop > end:
+                self._missing = stop - end
+                break
+            if first == _MESSAGE and not is_fragmented:
+                waiting.append(bytes(view[begin:stop]))
+                at = stop
+                continue
+            small += 1
+            self._small += 1
+            frame, at = view[at:stop], stop
+            if self._small > MAX_SMALL:
+                protocol.fail(CloseCode.POLICY_VIOLATION)
+                connection.send_data()
+                break
+            connection.data_received(bytes(frame))
+            if protocol.state is not OPEN:
+                break
+            is_fragmented = protocol.current_size is not None
+        else:
+            self._missing = 2 - (end - at)
+        return at, len(waiting) - before + small
 
     def _pass_on(self, size: int) -> None:
         """Give the library the first bytes of what is here, whatever they are."""
