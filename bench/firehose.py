@@ -66,7 +66,12 @@ def ours(count: int, ours_every: int, rate: int) -> Run:
         )
         pipeline = Pipeline(surroundings, executor)
         row = HostRow(str(origin), cursor=frames.FIRST_SEQ - 1, epoch=1)
-        shared: Any = {"owner": "bench", "opening": asyncio.Semaphore(), "jitter": random.Random()}
+        shared: Any = {
+            "owner": "bench",
+            "opening": asyncio.Semaphore(),
+            "endings": memory.Endings(),
+            "jitter": random.Random(),
+        }
         connection = Connection(surroundings, pipeline, executor, row=row, **shared)
         task = asyncio.create_task(connection.run())
         while connection._tracker.durable != last:  # the cursor: all is done

@@ -38,6 +38,7 @@ from chalicelib.index.tables import HostRow
 from chalicelib.telemetry import log
 from subscriber.budget import StreamBudget
 from subscriber.cursor import CursorTracker
+from subscriber.memory import Endings
 from subscriber.pipeline import Pipeline, RepoEvent, Unreadable
 
 MAX_OPEN = 2_000
@@ -81,6 +82,7 @@ class Connection:
         row: HostRow,
         owner: str,
         opening: asyncio.Semaphore,
+        endings: Endings,
         jitter: random.Random,
     ) -> None:
         self._context = context
@@ -89,6 +91,7 @@ class Connection:
         self._row = row
         self._owner = owner
         self._opening = opening
+        self._endings = endings
         self.origin = Origin.parse_key(row.origin)
         self._is_relay = row.kind == RELAY
         if self._is_relay:
@@ -142,6 +145,7 @@ class Connection:
                 await self._note(error)
             self.is_open = False
             log("stream-closed", host=str(self.origin), error=error, failures=failures)
+            self._endings.add()
             ceiling = min(self._context.settings.reconnect_cap_seconds, BACKOFF_SECONDS * 2 ** min(failures, 20))
             failures += 1
             self._wake = asyncio.get_running_loop().create_future()

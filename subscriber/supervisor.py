@@ -21,6 +21,7 @@ from chalicelib.telemetry import log
 from subscriber.connection import OPENING, Connection, LeaseLost
 from subscriber.leases import Leases
 from subscriber.measures import Measures
+from subscriber.memory import Endings
 from subscriber.pipeline import Pipeline
 
 DRAIN_SECONDS = 12.0
@@ -49,6 +50,7 @@ class Supervisor:
         self._measures = Measures()
         self._looking: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Semaphore(OPENING)
+        self._endings = Endings()
         self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self._stopping = asyncio.Event()
         self.last_round = time.monotonic()
@@ -123,6 +125,7 @@ class Supervisor:
                 row=row,
                 owner=self._name,
                 opening=self._opening,
+                endings=self._endings,
                 jitter=self._jitter,
             )
             task = asyncio.get_running_loop().create_task(self._keep(row.origin, connection))

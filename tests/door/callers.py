@@ -22,6 +22,7 @@ from chalicelib.crawl.queue import MalformedMessage
 from chalicelib.crawl.repo_job import Deadline, sync_repo
 from chalicelib.index.tables import HostRow
 from subscriber.connection import Connection, LeaseLost
+from subscriber.memory import Endings
 from subscriber.pipeline import Pipeline
 from tests.door.conftest import World
 
@@ -69,6 +70,7 @@ def subscribe_repos(world: World, host: str) -> None:
                 row=HostRow(host, epoch=0),
                 owner="nobody",  # who has no lease on the host, and so finds out after the first attempt that it is lost
                 opening=asyncio.Semaphore(1),
+                endings=Endings(),
                 jitter=random.Random(1),
             )
             await connection.run()

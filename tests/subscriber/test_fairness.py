@@ -30,6 +30,7 @@ from simulator import Clock, Repo, SigningKey, frames
 from simulator.identity import new_did_plc
 from subscriber import pipeline as pipelines
 from subscriber.connection import Connection
+from subscriber.memory import Endings
 from subscriber.pipeline import Pipeline
 
 QUIET = 100
@@ -174,7 +175,12 @@ class Network:
         """Follow all streams until that is so; how many steps that took. The flood comes first."""
         executor = self.executor(self.context.settings.stream_workers)
         pipeline = Pipeline(self.context, executor)
-        shared: Any = {"owner": "test", "opening": asyncio.Semaphore(1000), "jitter": random.Random(1)}
+        shared: Any = {
+            "owner": "test",
+            "opening": asyncio.Semaphore(1000),
+            "endings": Endings(),
+            "jitter": random.Random(1),
+        }
         tasks = []
         for host in sorted(self.streams, key=lambda host: host != FLOOD):
             row = HostRow(str(host), cursor=0, epoch=1)
