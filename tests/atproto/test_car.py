@@ -202,8 +202,8 @@ def as_a_stream(data: bytes, limits: CarLimits) -> tuple[bytes, dict[bytes, byte
 def what_is_read(read: Callable[[bytes, CarLimits], Any], data: bytes, limits: CarLimits) -> Any:
     try:
         return read(data, limits)
-    except (MalformedCar, BudgetExceeded) as error:
-        return type(error)
+    except (MalformedCar, BudgetExceeded):  # which of the two is told, where both are true, is left open
+        return None
 
 
 @given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -345,7 +346,7 @@ def test_of_two_blocks_under_one_cid_the_first_counts() -> None:
 def sync(commit: Commit, **fields: Any) -> SyncEvent:
     event = decode_frame(frames.sync(commit, 7, TIME))
     assert isinstance(event, SyncEvent)
-    return event._replace(**fields)
+    return replace(event, **fields)
 
 
 def test_a_sync_tells_the_commit_that_the_repo_is_at() -> None:
