@@ -257,7 +257,7 @@ class Frames(asyncio.BufferedProtocol):
         limit = cast(int, protocol.max_message_size)
         is_fragmented = protocol.current_size is not None
         at, end = 0, len(view)
-        before, small = len(waiting), 0
+        before = len(waiting) + self._small
         while end - at >= 2:
             if end - at >= 4:  # nearly all of them
                 start, size = _USUAL_START.unpack_from(view, at)
@@ -284,7 +284,6 @@ class Frames(asyncio.BufferedProtocol):
                 waiting.append(bytes(view[begin:stop]))
                 at = stop
                 continue
-            small += 1
             self._small += 1
             frame, at = view[at:stop], stop
             if self._small > MAX_SMALL:
@@ -297,7 +296,7 @@ class Frames(asyncio.BufferedProtocol):
             is_fragmented = protocol.current_size is not None
         else:
             self._missing = 2 - (end - at)
-        return at, len(waiting) - before + small
+        return at, len(waiting) + self._small - before
 
     def _pass_on(self, size: int) -> None:
         """Give the library the first bytes of what is here, whatever they are."""
