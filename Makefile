@@ -54,7 +54,7 @@ soak: .venv/.dev
 fuzz: .venv/.dev
 	@nice $(BIN)/python -m tests.fuzz
 
-bench: .venv/.bench
+bench: .venv/.bench $(JAR)
 	$(BIN)/python -m bench $(BENCH)
 
 deploy: .venv/.run
