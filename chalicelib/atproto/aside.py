@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from chalicelib.atproto.car import Batch
+from chalicelib.atproto.cid import CID_LENGTH
 from chalicelib.atproto.spool import Spool
 
 _MAP_OF_TWO: Final = 0xA2  # as every node is, and few records are
+_SAMPLE: Final = 8_192  # bytes of a batch by which it is told whether it has many names
+
+
+class Sections:
+    """Some sections of a batch, by CID. Of several with one CID the first counts."""
+
+    __slots__ = ("batch", "numbers")
+
+    def __init__(self, batch: Batch, chosen: Sequence[int]) -> None:
+        self.batch = batch
+        buffer, _, blocks = batch
+        if len(chosen) < len(blocks):
+            blocks = [blocks[number] for number in chosen]
+        cids = [buffer[block - CID_LENGTH : block] for block in blocks]
+        self.numbers = dict(zip(reversed(cids), reversed(chosen), strict=True))
+        """By CID, the number of its section in the batch; the last of them comes first."""
+
+    def __getitem__(self, cid: bytes) -> bytes:
+        buffer, bounds, _ = self.batch
+        number = self.numbers[cid]
+        return buffer[bounds[number] : bounds[number + 1]]
 
 
 class Aside:
     """Sections by CID, the latest in memory, older ones in the spool.
 
-    In memory they are in two generations of at most ``capacity`` bytes, and what came at once with the last of them: when
-    the younger is full, the older goes to the spool.
+    In memory they stay in the batches that they came in, two generations of them: when those of the younger have more than
+    ``capacity`` bytes, what nobody has taken of the older goes to the spool.
     """
 
     def __init__(self, spool: Spool, capacity: int) -> None:
         self._spool = spool
         self._capacity = capacity
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
+        self._young: dict[bytes, Sections] = {}
+        self._old: dict[bytes, Sections] = {}
         self._size = 0
 
-    def put(self, sections: dict[bytes, bytes]) -> None:
-        """Lay sections aside, by CID. Of several with one CID the first counts."""
-        for kept in (self._young, self._old):
-            if not kept.keys().isdisjoint(sections):
-                sections = {cid: section for cid, section in sections.items() if cid not in kept}
-        self._young.update(sections)
-        self._size += sum(map(len, sections.values()))
+    def put(self, sections: Sections) -> None:
+        """Lay sections aside. Of several with one CID the first counts."""
+        young, cids = self._young, sections.numbers.keys()
+        if young.keys().isdisjoint(cids):
+            young.update(dict.fromkeys(cids, sections))
+        else:
+            for cid in cids:
+                young.setdefault(cid, sections)
+        self._size += sections.batch.bounds[-1]
         if self._size > self._capacity:
             self._turn()
 
     def take(self, cid: bytes) -> bytes | None:
         """The section, if it is in memory; it is not kept any longer."""
-        if section := self._young.pop(cid, None):
-            self._size -= len(section)
-            return section
-        return self._old.pop(cid, None)
+        sections = self._old.pop(cid, None) or self._young.pop(cid, None)
+        return sections[cid] if sections else None
 
     def spill(self) -> None:
         """Send everything to the spool."""
@@ -49,8 +72,14 @@ class Aside:
         self._turn()
 
     def _turn(self) -> None:
-        if self._old:
-            self._spool.add(b"".join(self._old.values()))
+        old = self._old
+        for sections, left in Counter(old.values()).items():
+            buffer, bounds, blocks = sections.batch
+            if left > len(blocks) // 2:  # to write all is quicker than to pick most
+                self._spool.add(memoryview(buffer)[: bounds[-1]])
+            else:
+                numbers = [number for cid, number in sections.numbers.items() if cid in old]
+                self._spool.add(b"".join([buffer[bounds[number] : bounds[number + 1]] for number in reversed(numbers)]))
         self._young, self._old, self._size = {}, self._young, 0
 
 
@@ -64,11 +93,12 @@ class Sieve:
         """The numbers of the sections in a batch, in order. Nodes are known by their first byte; where there are many names all
         are taken, for that is quicker than to look where each of them is."""
         buffer, bounds, blocks = batch
-        names = sum(map(buffer.count, self._needles))
-        if names > len(blocks) // 2:
+        sampled = bisect_left(bounds, _SAMPLE)
+        if sum(buffer.count(needle, 0, _SAMPLE) for needle in self._needles) > sampled // 2:
             return range(len(blocks))
         nodes = [number for number, block in enumerate(blocks) if buffer[block] == _MAP_OF_TWO]
-        return sorted(self._named(buffer, bounds).union(nodes)) if names else nodes
+        named = self._named(buffer, bounds)
+        return sorted(named.union(nodes)) if named else nodes
 
     def _named(self, buffer: bytes, bounds: list[int]) -> set[int]:
         found = set()

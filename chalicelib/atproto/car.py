@@ -89,12 +89,11 @@ class CarReader:
             at, end, need = 0, len(buffer), _LONGEST_VARINT
             # A length that starts before is all there, or the file is cut off.
             whole = end - 1 if self._ended else end - _LONGEST_VARINT + 1
-            bounds, blocks = [0], []
+            bounds = [0]
+            others: list[tuple[int, int]] = []  # the blocks after a length of one byte or more than two
             fault: MalformedCar | BudgetExceeded | None = None
             while at < whole:
-                low, step = buffer[at], steps[buffer[at + 1]]
-                if step and low > 127:
-                    blocks.append(at + after_two)
+                if (step := steps[buffer[at + 1]]) and (low := buffer[at]) > 127:
                     at += low + step
                 else:
                     try:
@@ -103,9 +102,13 @@ class CarReader:
                     except (MalformedCar, BudgetExceeded) as error:
                         fault = error
                         break
-                    blocks.append(start + CID_LENGTH)
+                    others.append((len(bounds) - 1, start + CID_LENGTH))
                     at = start + length
                 bounds.append(at)
+            blocks = [begin + after_two for begin in bounds]
+            del blocks[-1]
+            for number, block in others:
+                blocks[number] = block
             if at > end:  # the last one has not come whole
                 del blocks[-1], bounds[-1]
                 need = at - bounds[-1]

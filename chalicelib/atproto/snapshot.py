@@ -22,7 +22,7 @@ from functools import lru_cache, partial
 from types import TracebackType
 from typing import Final, Self
 
-from chalicelib.atproto.aside import Aside, Sieve
+from chalicelib.atproto.aside import Aside, Sections, Sieve
 from chalicelib.atproto.car import CarLimits, CarReader
 from chalicelib.atproto.cid import CID_LENGTH, cid_of
 from chalicelib.atproto.commit import Commit, parse_commit
@@ -49,8 +49,9 @@ class SnapshotLimits(CarLimits):
     """Blocks on disk: the records that were found, and what was laid aside."""
     max_node_entries: int = 1_000
     max_layer: int = 20
-    lookahead: int = 262_144
-    """Blocks laid aside in memory, before they go to disk. Of a file that is not larger all are."""
+    lookahead: int = 1_000_000
+    """Bytes of the file that came with blocks laid aside in memory, before these go to disk. Of a file that is not larger all
+    blocks are."""
     pending: int = 50_000
     """CIDs asked for in memory, before they go to disk."""
 
@@ -195,19 +196,16 @@ class _Reading:
         """
         aside, records = self._aside, self._records
         for batch in self._reader.batches():
-            buffer, bounds, blocks = batch
+            count = len(batch.blocks)
             keep_all = self._keep_all or self._reader.bytes_read <= self._limits.lookahead
-            numbers = range(len(blocks)) if keep_all else self._sieve(batch)
-            self._passed_over |= len(numbers) < len(blocks)
-            sections = {
-                buffer[blocks[number] - CID_LENGTH : blocks[number]]: buffer[bounds[number] : bounds[number + 1]]
-                for number in reversed(numbers)  # of several with one CID the first counts
-            }
+            chosen = range(count) if keep_all else self._sieve(batch)
+            self._passed_over |= len(chosen) < count
+            sections = Sections(batch, chosen)
             if self._nodes or self._deferred:
                 aside.put(sections)
-            if self._nodes.keys().isdisjoint(sections) and records.keys().isdisjoint(sections):
-                continue
-            for cid in reversed(sections):
+            cids = sections.numbers.keys()
+            # What these ask for in turn is aside, if it has come.
+            for cid in sorted(self._nodes.keys() & cids | records.keys() & cids, key=sections.numbers.__getitem__):
                 if cid in self._nodes or cid in records:
                     yield cid, aside.take(cid) or sections[cid]
 

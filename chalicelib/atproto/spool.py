@@ -21,6 +21,7 @@ from chalicelib.atproto.errors import BudgetExceeded
 from chalicelib.atproto.node import Gap
 
 _BYTES_IN_MEMORY: Final = 4_000_000
+_BYTES_IN_WRITE: Final = 262_144  # once there is a file: larger blocks of memory would be new ones each time
 _ROWS_IN_MEMORY: Final = 20_000
 _ROWS_IN_BATCH: Final = 200
 _CHUNK: Final = 65_536
@@ -57,7 +58,7 @@ class Spool:
         for tape in (self._blocks, self._runs.tape, self._deferred.tape):
             tape.close()
 
-    def add(self, sections: bytes) -> int:
+    def add(self, sections: bytes | memoryview) -> int:
         """Keep sections of a CAR. Returns the offset at which they end."""
         return self._blocks.append(sections)
 
@@ -137,26 +138,27 @@ class _Tape:
         self._max_bytes = max_bytes
         self._file: Any = None
         self._written = 0
-        self._memory = bytearray()
+        self._latest: list[bytes | memoryview] = []
         self.end = 0
 
     def close(self) -> None:
         if self._file:
             self._file.close()
 
-    def append(self, data: bytes) -> int:
-        self._memory += data
+    def append(self, data: bytes | memoryview) -> int:
+        self._latest.append(data)
         self.end += len(data)
         if self.end > self._max_bytes:
             raise BudgetExceeded(f"more than {self._max_bytes} bytes would have to be kept")
-        if len(self._memory) > _BYTES_IN_MEMORY:
+        if self.end - self._written > (_BYTES_IN_WRITE if self._file else _BYTES_IN_MEMORY):
             self._write()
         return self.end
 
     def read(self, offset: int, size: int) -> bytes:
-        if offset >= self._written:
-            return bytes(self._memory[offset - self._written : offset - self._written + size])
-        return os.pread(self._file.fileno(), size, offset)
+        if offset < self._written:
+            return os.pread(self._file.fileno(), size, offset)
+        begin = offset - self._written
+        return self._join()[begin : begin + size]
 
     def chunks(self, size: int = _CHUNK) -> Iterator[bytes]:
         offset = 0
@@ -169,14 +171,19 @@ class _Tape:
         try:
             if self._file is None:
                 self._file = TemporaryFile()  # noqa: SIM115  closed by close()
-            self._file.write(self._memory)
+            self._file.write(self._join())
             self._file.flush()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise BudgetExceeded("no room left for temporary files") from error
-        self._memory.clear()
+        self._latest.clear()
         self._written = self.end
+
+    def _join(self) -> bytes:
+        joined = b"".join(self._latest)
+        self._latest = [joined]
+        return joined
 
 
 class _Batches:

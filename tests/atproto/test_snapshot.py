@@ -172,12 +172,14 @@ def test_asking_for_more_than_memory_holds_gives_the_same_records(order: export.
 
 
 def test_spooling_to_disk_gives_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("_BYTES_IN_MEMORY", 1_000), ("_ROWS_IN_MEMORY", 25), ("_ROWS_IN_BATCH", 4)):
+    small = {"_BYTES_IN_MEMORY": 1_000, "_BYTES_IN_WRITE": 700, "_ROWS_IN_MEMORY": 25, "_ROWS_IN_BATCH": 4}
+    for name, value in small.items():
         monkeypatch.setattr(spool, name, value)
-    for order in (export.reference, backwards, export.shuffled(9)):
-        for pending in (5, 10_000):
-            found = records(export.car(MIXED, order).encode(), EVERYTHING, pending=pending, lookahead=300)
-            assert found == truth(MIXED, EVERYTHING)
+    for order in (export.reference, export.carstore, backwards, export.shuffled(9)):
+        data = export.car(MIXED, order).encode()
+        for pending, size in ((5, 400), (5, 10_000), (10_000, 400), (10_000, 10_000)):
+            for scope in (SCOPE, EVERYTHING):
+                assert records(in_chunks(data, size), scope, pending=pending, lookahead=300) == truth(MIXED, scope)
 
 
 def test_records_can_be_read_again_and_side_by_side() -> None:
