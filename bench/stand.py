@@ -6,7 +6,6 @@ is counted where it leaves botocore, with the request units that the engine repo
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import threading
@@ -22,13 +21,12 @@ import boto3
 from botocore.client import BaseClient
 
 from bench import gateway
+from bench.following import PATIENCE, Following
 from infra import provision
 from infra.local import engines
 from simulator.clock import Clock
 from simulator.thread import SimulatorThread
 
-PATIENCE = 120.0
-"""Seconds after which what should have happened will not."""
 READS = frozenset({"GetItem", "Query", "BatchGetItem", "Scan", "TransactGetItems"})
 
 
@@ -304,30 +302,3 @@ class Stand:
             if time.monotonic() > end:
                 raise AssertionError("it did not come about")
             time.sleep(0.02)
-
-
-class Following:
-    """A subscriber in a thread."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="subscriber", daemon=True)
-        self._thread.start()
-        assert self._ready.wait(PATIENCE)
-
-    async def _main(self) -> None:
-        from subscriber.supervisor import Supervisor
-
-        self._loop = asyncio.get_running_loop()
-        self.supervisor = Supervisor(self._context)
-        self._ready.set()
-        await self.supervisor.run()
-
-    def run(self, work: Any) -> Any:
-        """Run a coroutine in the subscriber's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self.supervisor.stop)
-        self._thread.join(PATIENCE)

@@ -26,6 +26,8 @@ from subscriber.pipeline import Pipeline
 
 DRAIN_SECONDS = 12.0
 """Time that a host's events have to end before the host is given back with its cursor where it is."""
+LEAVING = 20
+"""Hosts that a subscriber at its end begins to give back in one turn of the event loop."""
 MEASURE_SECONDS = 60.0
 """Measurements are written so often."""
 ATTENTION_OVERLAP_MS = 60_000
@@ -179,6 +181,7 @@ class Supervisor:
         """Begin to give a host back."""
         connection, reading = self._connections.pop(key)
         reading.cancel()
+        self._endings.add()
         task = asyncio.get_running_loop().create_task(self._give_back(connection, self._name))
         self._leaving[key] = task
         task.add_done_callback(lambda done: self._leaving.pop(key, None))
@@ -251,8 +254,10 @@ class Supervisor:
                 await self._run(self._leases.beat, self._content(draining=True))
             except Exception as error:
                 log("supervisor-failed", exception=error)
-            for key in list(self._connections):
+            for number, key in enumerate(list(self._connections), start=1):
                 self._leave(key)
+                if number % LEAVING == 0:
+                    await asyncio.sleep(0.001)  # their streams close, and memory is free for the next
             await asyncio.gather(*self._leaving.values())
             self._pipeline.abandon()
             try:

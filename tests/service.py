@@ -3,9 +3,7 @@ the sweep, and a subscriber."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import threading
 import time
 from collections import Counter
@@ -13,40 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import uvloop
-
+from bench.following import PATIENCE, Following
 from chalicelib import process, settings
 from chalicelib.atproto.syntax import Did, parse_origin
 from chalicelib.crawl.context import Context
 from chalicelib.crawl.queue import HostJob
-from subscriber.supervisor import Supervisor
 
 HOLDS = "io.atcr.hold.captain"
-PATIENCE = float(os.environ.get("PATIENCE", "120"))
-"""Seconds after which what should have happened will not."""
-
-
-class Following:
-    """A subscriber in a thread."""
-
-    def __init__(self, context: Context) -> None:
-        self._ready = threading.Event()
-        self._context = context
-        self._thread = threading.Thread(target=lambda: uvloop.run(self._main()), name="subscriber", daemon=True)
-        self._thread.start()
-        assert self._ready.wait(PATIENCE)
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.supervisor = Supervisor(self._context)
-        self._ready.set()
-        await self.supervisor.run()
-
-    def stop(self) -> None:
-        """Drain, save, give the hosts back."""
-        self._loop.call_soon_threadsafe(self.supervisor.stop)
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "the subscriber does not stop"
 
 
 class Service:

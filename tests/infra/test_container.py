@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.following import PATIENCE
 from infra.local import engines
 from tests.conftest import ROOT, Stack
-from tests.service import PATIENCE, eventually
+from tests.service import eventually
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 STAGES = {
