@@ -7,13 +7,11 @@ from typing import Any, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
-from chalicelib import metrics, process, settings
+from chalicelib import metrics, pages, process, settings
 from chalicelib.api import methods, xrpc
 
 MAX_CRAWLS = 10
 """Crawl jobs that run at a time."""
-PAGE: dict[str, Any] = {"methods": ["GET"], "content_types": ["*/*"]}
-"""How the public pages are routed."""
 
 app = Chalice(app_name="atcr-discovery", configure_logs=False)
 process.begin()
@@ -65,13 +63,13 @@ def description() -> Response:
     return openapi.served()
 
 
-@app.route("/", **PAGE)
-@app.route("/hosts", **PAGE)
-@app.route("/hosts/{name}", **PAGE)
-@app.route("/repos/{did}", **PAGE)
-@app.route("/collections/{nsid}", **PAGE)
-@app.route("/search", **PAGE)
-@app.route("/docs", **PAGE)
+@app.route("/", **pages.ROUTE)
+@app.route("/hosts", **pages.ROUTE)
+@app.route("/hosts/{name}", **pages.ROUTE)
+@app.route("/repos/{did}", **pages.ROUTE)
+@app.route("/collections/{nsid}", **pages.ROUTE)
+@app.route("/search", **pages.ROUTE)
+@app.route("/docs", **pages.ROUTE)
 def page(**variables: str) -> Response:
     from chalicelib.pages import site
 

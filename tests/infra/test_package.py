@@ -47,6 +47,12 @@ def test_a_template_of_chalice_passes_the_linter(tmp_path: Path, options: Option
     assert done.returncode == 0, done.stdout
 
 
+def test_chalice_packages_the_stage_that_the_project_comes_with(tmp_path: Path) -> None:
+    """Chalice looks through app.py for what it calls on AWS, and of Python 3.13 it does not understand an annotated variable."""
+    package.chalice_package(package.tools(package.TOOLS), package.copy_project(tmp_path), tmp_path)
+    assert (tmp_path / "sam.json").exists()
+
+
 def test_a_template_of_chalice_has_the_whole_service(tmp_path: Path) -> None:
     resources = json.loads(template(tmp_path, DOMAIN).read_text())["Resources"]
     for logical, name in FUNCTIONS.items():
