@@ -88,7 +88,7 @@ class Bench:
     contenders: Sequence[Contender]
     check: Callable[[str, Any], None]
     targets: Sequence[Target] = ()
-    repeats: int = 3
+    repeats: int = 5
     unit: tuple[float, str] = (1, "run")
     """What one run does so many of; where it is many, the table shows the time of one and how many a second."""
     group: str = field(default="", kw_only=True)

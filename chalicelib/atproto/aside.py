@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from chalicelib.atproto.car import Batch
@@ -12,7 +12,7 @@ from chalicelib.atproto.cid import CID_LENGTH
 from chalicelib.atproto.spool import Spool
 
 _MAP_OF_TWO: Final = 0xA2  # as every node is, and few records are
-_SAMPLE: Final = 8_192  # bytes of a batch by which it is told whether it has many names
+_SAMPLE: Final = 4_096  # bytes of a batch by which it is told whether it has many names
 
 
 class Sections:
@@ -78,8 +78,10 @@ class Aside:
             if left > len(blocks) // 2:  # to write all is quicker than to pick most
                 self._spool.add(memoryview(buffer)[: bounds[-1]])
             else:
-                numbers = [number for cid, number in sections.numbers.items() if cid in old]
-                self._spool.add(b"".join([buffer[bounds[number] : bounds[number + 1]] for number in reversed(numbers)]))
+                numbers: Collection[int] = sections.numbers.values()
+                if left < len(numbers):
+                    numbers = [number for cid, number in sections.numbers.items() if cid in old]
+                self._spool.add(b"".join([buffer[bounds[number] : bounds[number + 1]] for number in reversed([*numbers])]))
         self._young, self._old, self._size = {}, self._young, 0
 
 
