@@ -131,6 +131,7 @@ class Supervisor:
                 jitter=self._jitter,
             )
             task = asyncio.get_running_loop().create_task(self._keep(row.origin, connection))
+            task.add_done_callback(_forget_cancellation)
             self._connections[row.origin] = (connection, task)
             self._attention[row.origin] = int(row.attention_at)
             log("host-taken", host=row.origin)
@@ -270,3 +271,11 @@ class Supervisor:
 
     async def _run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._beating, lambda: function(*args, **kwargs))
+
+
+def _forget_cancellation(task: asyncio.Task[None]) -> None:
+    """A task that was cancelled keeps the exception, whose traceback leads back to both, and to all of the connection."""
+    try:
+        task.exception()
+    except asyncio.CancelledError as error:
+        error.__traceback__ = None

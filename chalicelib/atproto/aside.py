@@ -81,7 +81,8 @@ class Aside:
                 numbers: Collection[int] = sections.numbers.values()
                 if left < len(numbers):
                     numbers = [number for cid, number in sections.numbers.items() if cid in old]
-                self._spool.add(b"".join([buffer[bounds[number] : bounds[number + 1]] for number in reversed([*numbers])]))
+                picked = [buffer[bounds[number] : bounds[number + 1]] for number in reversed([*numbers])]
+                self._spool.add(b"".join(picked))
         self._young, self._old, self._size = {}, self._young, 0
 
 

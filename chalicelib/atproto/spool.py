@@ -22,6 +22,7 @@ from chalicelib.atproto.node import Gap
 
 _BYTES_IN_MEMORY: Final = 4_000_000
 _BYTES_IN_WRITE: Final = 262_144  # once there is a file: larger blocks of memory would be new ones each time
+_PARTS_IN_WRITE: Final = 1_000  # what the system takes at a time is 1,024
 _ROWS_IN_MEMORY: Final = 20_000
 _ROWS_IN_BATCH: Final = 200
 _CHUNK: Final = 65_536
@@ -168,11 +169,14 @@ class _Tape:
             offset += len(chunk)
 
     def _write(self) -> None:
+        size = self.end - self._written
         try:
             if self._file is None:
-                self._file = TemporaryFile()  # noqa: SIM115  closed by close()
-            self._file.write(self._join())
-            self._file.flush()
+                self._file = TemporaryFile(buffering=0)  # noqa: SIM115  closed by close()
+            file = self._file.fileno()
+            done = os.writev(file, self._latest if len(self._latest) <= _PARTS_IN_WRITE else [self._join()])
+            while done < size:  # a disk that is nearly full takes some, and says so the next time
+                done += os.write(file, self._join()[done:])
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import resource
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -171,15 +173,42 @@ def test_asking_for_more_than_memory_holds_gives_the_same_records(order: export.
         assert records(export.car(MIXED, order).encode(), EVERYTHING, pending=pending) == truth(MIXED, EVERYTHING)
 
 
-def test_spooling_to_disk_gives_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"_BYTES_IN_MEMORY": 1_000, "_BYTES_IN_WRITE": 700, "_ROWS_IN_MEMORY": 25, "_ROWS_IN_BATCH": 4}
-    for name, value in small.items():
+def small_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = {"_BYTES_IN_MEMORY": 1_000, "_BYTES_IN_WRITE": 700, "_PARTS_IN_WRITE": 3}
+    for name, value in (bounds | {"_ROWS_IN_MEMORY": 25, "_ROWS_IN_BATCH": 4}).items():
         monkeypatch.setattr(spool, name, value)
+
+
+def test_spooling_to_disk_gives_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_spool(monkeypatch)
     for order in (export.reference, export.carstore, backwards, export.shuffled(9)):
         data = export.car(MIXED, order).encode()
         for pending, size in ((5, 400), (5, 10_000), (10_000, 400), (10_000, 10_000)):
             for scope in (SCOPE, EVERYTHING):
                 assert records(in_chunks(data, size), scope, pending=pending, lookahead=300) == truth(MIXED, scope)
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gives_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_spool(monkeypatch)
+    takes = os.write
+    monkeypatch.setattr(os, "writev", lambda file, parts: takes(file, b"".join(parts)[:100]))
+    monkeypatch.setattr(os, "write", lambda file, data: takes(file, data[:100]))
+    data = export.car(MIXED, export.shuffled(9)).encode()
+    assert records(data, EVERYTHING, lookahead=300) == truth(MIXED, EVERYTHING)
+
+
+@pytest.mark.parametrize("room", [0, 1, 9_999])
+def test_a_full_disk_is_a_budget_that_is_exceeded(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_spool(monkeypatch)
+    data = export.car(MIXED, export.shuffled(9)).encode()
+    assert len(data) > 2 * room
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, allowed[1]))
+    try:
+        with pytest.raises(BudgetExceeded, match="no room left for temporary files"):
+            read_once(data, EVERYTHING, lookahead=300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
 
 
 def test_records_can_be_read_again_and_side_by_side() -> None:

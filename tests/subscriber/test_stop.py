@@ -1,20 +1,24 @@
-"""A subscriber of many hosts stops: it lets go of a few streams at a time."""
+"""A subscriber of many hosts stops: it lets go of a few streams at a time, and of all that they held."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 from bench.connections import HostsInMemory, NoOthers
 from chalicelib.settings import read
 from subscriber.supervisor import LEAVING, Supervisor
 
-HOSTS = 5 * LEAVING + 1
+HOSTS = [f"hold{number}.example" for number in range(5 * LEAVING + 1)]
 
 
 class Turns:
@@ -38,7 +42,15 @@ async def nothing_comes() -> AsyncIterator[list[bytes]]:
     yield []
 
 
-async def streams_by_the_turn_they_end_in() -> tuple[Counter[int], HostsInMemory]:
+class Stopped(NamedTuple):
+    ended: Counter[int]
+    """Streams by the turn of the event loop in which they ended."""
+    given_up: list[str]
+    alive: int
+    """Connections that are still there."""
+
+
+async def stopped() -> Stopped:
     opened, all_open = 0, asyncio.Event()
     ended: Counter[int] = Counter()
 
@@ -46,14 +58,14 @@ async def streams_by_the_turn_they_end_in() -> tuple[Counter[int], HostsInMemory
     async def websocket(url: str, **_: Any) -> AsyncIterator[AsyncIterator[list[bytes]]]:
         nonlocal opened
         opened += 1
-        if opened == HOSTS:
+        if opened == len(HOSTS):
             all_open.set()
         try:
             yield nothing_comes()
         finally:
             ended[turns.number] += 1
 
-    hosts = HostsInMemory([f"hold{number}.example" for number in range(HOSTS)])
+    hosts = HostsInMemory(HOSTS)
     context: Any = SimpleNamespace(
         settings=read({}),
         clock=lambda: int(time.time() * 1000),
@@ -66,15 +78,26 @@ async def streams_by_the_turn_they_end_in() -> tuple[Counter[int], HostsInMemory
     supervisor = Supervisor(context)
     running = asyncio.create_task(supervisor.run())
     await all_open.wait()
+    connections = [weakref.ref(connection) for connection, _ in supervisor._connections.values()]
     turns = Turns()
     supervisor.stop()
     await running
     turns.close()
-    return ended, hosts
+    return Stopped(ended, hosts.given_up, sum(connection() is not None for connection in connections))
 
 
+@pytest.fixture
+def without_garbage_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_garbage_collection")
 def test_at_its_end_a_subscriber_lets_go_of_a_few_streams_at_a_time_and_of_all() -> None:
-    ended, hosts = asyncio.run(streams_by_the_turn_they_end_in())
+    """No garbage collector comes by in a subscriber, but for what is young."""
+    ended, given_up, alive = asyncio.run(stopped())
     assert max(ended.values()) <= LEAVING
-    assert sum(ended.values()) == HOSTS
-    assert sorted(hosts.given_up) == sorted(f"hold{number}.example" for number in range(HOSTS))
+    assert sum(ended.values()) == len(HOSTS)
+    assert sorted(given_up) == sorted(HOSTS)
+    assert not alive
