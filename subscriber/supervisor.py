@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -158,10 +159,12 @@ class Supervisor:
         while not lost:
             try:
                 await connection.run()
-            except* LeaseLost:
+            except* LeaseLost as errors:
                 lost = True
+                _forget_frames(errors)
             except* Exception as errors:  # our own fault or the table's: the host is not given up for it
                 log("connection-failed", exception=errors, host=key)
+                _forget_frames(errors)
                 await asyncio.sleep(1)
         log("lease-lost", host=key)
         if key in self._connections and self._connections[key][0] is connection:
@@ -279,3 +282,9 @@ def _forget_cancellation(task: asyncio.Task[None]) -> None:
         task.exception()
     except asyncio.CancelledError as error:
         error.__traceback__ = None
+
+
+def _forget_frames(errors: ExceptionGroup[Exception]) -> None:
+    """Before Python 3.13 a task group's own variables lead back to its exceptions, and to all of the connection."""
+    for error in (errors, *errors.exceptions):
+        traceback.clear_frames(error.__traceback__)
