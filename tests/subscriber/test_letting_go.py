@@ -26,14 +26,14 @@ class Hosts(HostsInMemory):
 
     def __init__(self) -> None:
         super().__init__(HOSTS)
-        self.failure: Exception | None = None
+        self.is_there = True
         self.is_ours = True
         self.failed = 0
 
     def note_stream(self, key: str, owner: str, *, error: str | None) -> bool:
-        if self.failure:
+        if not self.is_there:
             self.failed += 1
-            raise self.failure
+            raise ConnectionError("the table is away")
         return self.is_ours and super().note_stream(key, owner, error=error)
 
 
@@ -150,7 +150,7 @@ def test_of_leases_that_were_lost_nothing_is_left() -> None:
 def test_of_faults_of_the_tables_nothing_is_left() -> None:
     async def fails() -> int:
         async with following() as subscriber:
-            subscriber.hosts.failure = RuntimeError("the table is away")
+            subscriber.hosts.is_there = False
             subscriber.closed.set()
             await subscriber.until(lambda: subscriber.hosts.failed == 2 * len(HOSTS))  # and so each the first time
             found = garbage()
