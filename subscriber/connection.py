@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame
+from chalicelib.atproto.errors import AtprotoError, BudgetExceeded, MalformedFrame, forget
 from chalicelib.atproto.events import (
     AccountEvent,
     CommitEvent,
@@ -135,10 +135,12 @@ class Connection:
                 error = "the host closed the stream"
             except _StreamBroken as broken:
                 error = str(broken)
+                forget(broken)
                 if broken.skip:
                     self._tracker = CursorTracker()  # opened without a cursor, the stream begins a new epoch
             except AtprotoError as failure:
                 error = f"{type(failure).__name__}: {failure}"
+                forget(failure)
             if self.is_open and time.monotonic() - opened > STABLE_SECONDS:
                 failures = 0
             if failures == 0 or self.is_open:

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import random
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from chalicelib.atproto.errors import forget
 from chalicelib.crawl.context import Context
 from chalicelib.index.hosts import RELAY
 from chalicelib.index.tables import HostRow
@@ -161,10 +161,10 @@ class Supervisor:
                 await connection.run()
             except* LeaseLost as errors:
                 lost = True
-                _forget_frames(errors)
+                forget(errors)
             except* Exception as errors:  # our own fault or the table's: the host is not given up for it
                 log("connection-failed", exception=errors, host=key)
-                _forget_frames(errors)
+                forget(errors)
                 await asyncio.sleep(1)
         log("lease-lost", host=key)
         if key in self._connections and self._connections[key][0] is connection:
@@ -277,14 +277,8 @@ class Supervisor:
 
 
 def _forget_cancellation(task: asyncio.Task[None]) -> None:
-    """A task that was cancelled keeps the exception, whose traceback leads back to both, and to all of the connection."""
+    """A task that was cancelled keeps the exception, whose traceback leads back to the task, and to all of the connection."""
     try:
         task.exception()
     except asyncio.CancelledError as error:
-        error.__traceback__ = None
-
-
-def _forget_frames(errors: ExceptionGroup[Exception]) -> None:
-    """Before Python 3.13 a task group's own variables lead back to its exceptions, and to all of the connection."""
-    for error in (errors, *errors.exceptions):
-        traceback.clear_frames(error.__traceback__)
+        forget(error)

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class AtprotoError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -103,3 +105,24 @@ class DidNotFound(RemoteError):
 
 class DidTombstoned(DidNotFound):
     """There was such a DID, and its owner has given it up."""
+
+
+def forget(error: BaseException) -> None:
+    """Let go of the frames that led to an error that was dealt with, to its causes, and to the members of a group.
+
+    In some frame's variables, in libraries too, is the error itself, or what has it: a circle that only a garbage collector
+    would find.
+    """
+    found, known = [error], set[int]()
+    while found:
+        each = found.pop()
+        if id(each) in known:
+            continue
+        known.add(id(each))
+        traceback.clear_frames(
+            each.__traceback__
+        )  # of a group that except* made, the one that was raised has them as well
+        each.__traceback__ = None
+        found += filter(None, (each.__cause__, each.__context__))
+        if isinstance(each, BaseExceptionGroup):
+            found += each.exceptions

@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidS
 from websockets.frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from websockets.protocol import CONNECTING, OPEN, Event
 
-from chalicelib.atproto.errors import BadResponse, BudgetExceeded, RemoteError, Unreachable
+from chalicelib.atproto.errors import BadResponse, BudgetExceeded, RemoteError, Unreachable, forget
 from chalicelib.atproto.net import Door, Target, asked_to_wait, printable, resolving
 
 READ_BYTES: Final = 256 * 1024
@@ -160,8 +160,9 @@ class Connection(ClientConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.protocol.parser.close()  # it refers to itself, and would keep all until the garbage is collected
-        if self.protocol.parser_exc is not None:
-            self.protocol.parser_exc.__traceback__ = None
+        for error in (self.protocol.parser_exc, self.protocol.handshake_exc):
+            if error is not None:
+                forget(error)
         self.hand_over(0, 0)
 
     def pause_writing(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -16,10 +17,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from chalicelib.atproto.errors import AddressRefused, BadResponse, BudgetExceeded, Unreachable
+from chalicelib.atproto.errors import AddressRefused, BadResponse, BudgetExceeded, Unreachable, forget
 from chalicelib.atproto.net import Door
 from chalicelib.atproto.websocket import Websocket
-from simulator.scripted import ScriptedServer, http
+from simulator.scripted import Reply, ScriptedServer, http
 
 PUBLIC = "93.184.215.14"
 Handler = Callable[[ServerConnection], Awaitable[None]]
@@ -393,3 +394,33 @@ def test_a_name_that_does_not_resolve_is_unreachable(failure: Exception) -> None
 
     with Door(resolve=resolve) as door, pytest.raises(Unreachable, match="does not resolve"):
         run(enter(door, "wss://hold01.atcr.io/"))
+
+
+ATTEMPTS = 10
+
+
+@pytest.mark.parametrize("answer", [None, [b""], b"no HTTP\r\n\r\n"], ids=["silence", "hung up", "junk"])
+def test_of_a_websocket_that_does_not_open_nothing_stays(answer: Reply, door: Door) -> None:
+    """A process may do without the garbage collector, on uvloop."""
+
+    async def fail(port: int) -> None:
+        try:
+            async with door.websocket(f"ws://127.0.0.1:{port}/", max_message=100, open_timeout=0.1):
+                raise AssertionError("it is open")
+        except (BadResponse, Unreachable) as error:
+            forget(error)
+
+    async def test() -> None:
+        with ScriptedServer(lambda _: answer) as server:
+            await fail(server.port)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(ATTEMPTS):
+                    await fail(server.port)
+                await asyncio.sleep(0)  # what the last one left for the next turn of the event loop
+                assert gc.collect() < ATTEMPTS
+            finally:
+                gc.enable()
+
+    uvloop.run(test())
