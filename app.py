@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, Request, Response, SQSEvent
 
-from chalicelib import metrics, pages, process, settings
+from chalicelib import metrics, process, settings
 from chalicelib.api import methods, xrpc
 
 MAX_CRAWLS = 10
@@ -42,34 +42,34 @@ def admin(name: str) -> Response:
     return operators_methods.call(app, name)
 
 
-@app.route("/v1/listCollections", methods=["GET"], content_types=["*/*"])
+@app.route("/v1/listCollections", **xrpc.READ)
 def list_collections() -> Response:
     from chalicelib.api import collections
 
     return collections.list_collections(app.current_request)
 
 
-@app.route("/.well-known/holds.json", methods=["GET"], content_types=["*/*"])
+@app.route("/.well-known/holds.json", **xrpc.READ)
 def holds_json() -> Response:
     from chalicelib.api import holds
 
     return holds.holds_json(app.current_request)
 
 
-@app.route("/openapi.json", methods=["GET"], content_types=["*/*"])
+@app.route("/openapi.json", **xrpc.READ)
 def description() -> Response:
     from chalicelib.api import openapi
 
     return openapi.served()
 
 
-@app.route("/", **pages.ROUTE)
-@app.route("/hosts", **pages.ROUTE)
-@app.route("/hosts/{name}", **pages.ROUTE)
-@app.route("/repos/{did}", **pages.ROUTE)
-@app.route("/collections/{nsid}", **pages.ROUTE)
-@app.route("/search", **pages.ROUTE)
-@app.route("/docs", **pages.ROUTE)
+@app.route("/", **xrpc.READ)
+@app.route("/hosts", **xrpc.READ)
+@app.route("/hosts/{name}", **xrpc.READ)
+@app.route("/repos/{did}", **xrpc.READ)
+@app.route("/collections/{nsid}", **xrpc.READ)
+@app.route("/search", **xrpc.READ)
+@app.route("/docs", **xrpc.READ)
 def page(**variables: str) -> Response:
     from chalicelib.pages import site
 

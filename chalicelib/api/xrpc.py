@@ -27,6 +27,8 @@ MAX_MESSAGE = 1000
 
 ROUTE: Mapping[str, Any] = {"methods": ["GET", "POST", "OPTIONS"], "content_types": ["*/*"]}
 """How a method is routed: with both verbs of XRPC, so that we, and not the gateway, say which one is right."""
+READ: Mapping[str, Any] = {"methods": ["GET"], "content_types": ["*/*"]}
+"""How all else that is only read is routed."""
 
 View = Callable[[Request], Response]
 T = TypeVar("T")
