@@ -49,7 +49,7 @@ class SnapshotLimits(CarLimits):
     """Blocks on disk: the records that were found, and what was laid aside."""
     max_node_entries: int = 1_000
     max_layer: int = 20
-    lookahead: int = 1_000_000
+    lookahead: int = 524_288
     """Bytes of the file that came with blocks laid aside in memory, before these go to disk. Of a file that is not larger all
     blocks are."""
     pending: int = 50_000
