@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -161,10 +162,10 @@ class Supervisor:
                 await connection.run()
             except* LeaseLost as errors:
                 lost = True
-                forget(errors)
+                _forget_group(errors)
             except* Exception as errors:  # our own fault or the table's: the host is not given up for it
                 log("connection-failed", exception=errors, host=key)
-                forget(errors)
+                _forget_group(errors)
                 await asyncio.sleep(1)
         log("lease-lost", host=key)
         if key in self._connections and self._connections[key][0] is connection:
@@ -282,3 +283,9 @@ def _forget_cancellation(task: asyncio.Task[None]) -> None:
         task.exception()
     except asyncio.CancelledError as error:
         forget(error)
+
+
+def _forget_group(errors: ExceptionGroup[Exception]) -> None:
+    """What ``except*`` gives is a part of the group that was raised, and that one is in a variable of the task group's frames."""
+    traceback.clear_frames(errors.__traceback__)
+    forget(errors)

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 
 class AtprotoError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -119,9 +117,6 @@ def forget(error: BaseException) -> None:
         if id(each) in known:
             continue
         known.add(id(each))
-        traceback.clear_frames(
-            each.__traceback__
-        )  # of a group that except* made, the one that was raised has them as well
         each.__traceback__ = None
         found += filter(None, (each.__cause__, each.__context__))
         if isinstance(each, BaseExceptionGroup):
